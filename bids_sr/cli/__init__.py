@@ -1,0 +1,1 @@
+"""Command lines: words in, one frozen `Config` out."""

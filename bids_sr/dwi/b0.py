@@ -1,0 +1,45 @@
+"""The image without diffusion weighting of a series."""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_sr.dwi.gradients import is_b0
+
+
+class Series(Protocol):
+    """A series (x, y, z, n) of which single volumes can be sliced: an array or nibabel's array proxy."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+        ...
+
+    def __getitem__(self, index: Any) -> Any:
+        """Slice as numpy does."""
+        ...
+
+
+def mean_b0(data: Series, bvals: NDArray[np.float64], threshold: float) -> NDArray[np.float32]:
+    """Average the volumes with b <= `threshold`.
+
+    Parameters
+    ----------
+    data : array or array proxy, (x, y, z, n)
+        Only the b0 volumes are read, one at a time.
+    bvals : ndarray, (n,)
+        b-values in s/mm2; at least one is <= `threshold`.
+    threshold : float
+        s/mm2.
+
+    Returns
+    -------
+    ndarray, (x, y, z), float32
+        In the units of `data`; voxels that are not finite in some volume are 0.
+    """
+    volumes = np.flatnonzero(is_b0(bvals, threshold))
+    total = np.zeros(data.shape[:3], dtype=np.float64)
+    for volume in volumes:
+        total += data[..., int(volume)]
+    return np.nan_to_num(total / len(volumes), nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)

@@ -1,0 +1,193 @@
+"""The diffusion weighting of a series: b-values and b-vectors as the files hold them, and what they allow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_sr.errors import (
+    GradientCountError,
+    GradientDirectionsError,
+    GradientFileError,
+    GradientNormError,
+    GradientValueError,
+    NoB0Error,
+)
+
+if TYPE_CHECKING:
+    from dipy.core.gradients import GradientTable
+
+#: Two b-values further apart than this (s/mm2) belong to different shells. Scanners spread one shell by up to about
+#: 50 s/mm2 (imaging gradients and rounding); the closest shells in use are about 200 s/mm2 apart.
+SHELL_GAP = 100.0
+
+#: How far a b-vector may be from unit length. Rounding moves it by 0.001; a length of 0.9 is a different encoding.
+NORM_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """The diffusion weighting of each volume, exactly as the files hold it.
+
+    Attributes
+    ----------
+    bvals : ndarray, (n,)
+        b-values in s/mm2.
+    bvecs : ndarray, (n, 3)
+        Directions in the FSL convention (along the voxel axes, x flipped where the affine's determinant is positive).
+        Rows of volumes without diffusion weighting may be zero or NaN.
+    """
+
+    bvals: NDArray[np.float64]
+    bvecs: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        """Number of volumes."""
+        return len(self.bvals)
+
+    def subset(self, volumes: NDArray[np.integer] | NDArray[np.bool_]) -> Gradients:
+        """The gradients of the chosen `volumes` (indices or a mask)."""
+        return Gradients(self.bvals[volumes], self.bvecs[volumes])
+
+
+def read_gradients(bval_file: Path, bvec_file: Path) -> Gradients:
+    """Read a pair of FSL gradient files.
+
+    Parameters
+    ----------
+    bval_file : Path
+        n b-values in s/mm2, in one row (or one column).
+    bvec_file : Path
+        Three rows of n columns; n rows of three columns are understood too, except where n is 3.
+
+    Returns
+    -------
+    Gradients
+        The values as written. Counts are not compared here, see `check_gradients`.
+
+    Raises
+    ------
+    GradientFileError
+        If a file is not a rectangle of numbers or the vectors do not have three components.
+    """
+    bvals = _read_numbers(bval_file)
+    if min(bvals.shape) != 1:
+        raise GradientFileError(
+            file=bval_file, problem=f"{bvals.shape[0]} rows of {bvals.shape[1]} where one is expected"
+        )
+    bvecs = _read_numbers(bvec_file)
+    if 3 not in bvecs.shape:
+        raise GradientFileError(
+            file=bvec_file, problem=f"{bvecs.shape[0]} rows of {bvecs.shape[1]} where three are expected"
+        )
+    return Gradients(bvals.ravel(), bvecs.T if bvecs.shape[0] == 3 else bvecs)
+
+
+def _read_numbers(file: Path) -> NDArray[np.float64]:
+    """All numbers of a text file, (rows, columns); blanks, tabs and commas separate them."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").replace(",", " ").splitlines()
+        rows = [[float(word) for word in line.split()] for line in lines if line.strip()]
+    except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
+        raise GradientFileError(file=file, problem=str(error)) from error
+    if not rows or len({len(row) for row in rows}) != 1:
+        raise GradientFileError(file=file, problem="empty, or its rows differ in length")
+    return np.array(rows, dtype=np.float64)
+
+
+def is_b0(bvals: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
+    """Which volumes count as free of diffusion weighting: those with b <= `threshold` s/mm2, (n,)."""
+    return np.asarray(bvals) <= threshold
+
+
+def shells(bvals: NDArray[np.float64], threshold: float) -> NDArray[np.int64]:
+    """Number of the shell of each volume, (n,): 0 for b0, then 1, 2, ... in order of increasing b-value.
+
+    A new shell starts where the sorted b-values jump by more than `SHELL_GAP`.
+    """
+    bvals = np.asarray(bvals, dtype=np.float64)
+    labels = np.zeros(len(bvals), dtype=np.int64)
+    weighted = np.flatnonzero(~is_b0(bvals, threshold))
+    order = weighted[np.argsort(bvals[weighted], kind="stable")]
+    jumps = np.diff(bvals[order], prepend=-np.inf) > SHELL_GAP
+    labels[order] = np.cumsum(jumps)
+    return labels
+
+
+def tensor_rank(bvecs: NDArray[np.float64]) -> int:
+    """How many of the six tensor elements the directions `bvecs`, (n, 3), determine."""
+    if len(bvecs) == 0:
+        return 0
+    x, y, z = np.asarray(bvecs, dtype=np.float64).T
+    design = np.stack([x * x, y * y, z * z, x * y, x * z, y * z], axis=1)
+    return int(np.linalg.matrix_rank(design, tol=1e-2))
+
+
+def check_gradients(gradients: Gradients, n_volumes: int, b0_threshold: float, dwi_name: str) -> None:
+    """Refuse gradients that cannot belong to the series or cannot give a diffusion tensor.
+
+    Parameters
+    ----------
+    gradients : Gradients
+    n_volumes : int
+        Volumes in the series.
+    b0_threshold : float
+        Largest b-value (s/mm2) that counts as b0.
+    dwi_name : str
+        The series' file, for the messages.
+
+    Raises
+    ------
+    GradientCountError
+        Number of b-values, b-vectors and volumes differ.
+    GradientValueError
+        A b-value is negative, infinite or NaN.
+    NoB0Error
+        No volume is free of diffusion weighting.
+    GradientNormError
+        The b-vector of a weighted volume is not a unit vector (zero and NaN included).
+    GradientDirectionsError
+        The directions do not determine the six elements of a tensor.
+    """
+    counts = (len(gradients.bvals), len(gradients.bvecs), n_volumes)
+    if len(set(counts)) != 1:
+        raise GradientCountError(dwi=dwi_name, n_bvals=counts[0], n_bvecs=counts[1], n_volumes=n_volumes)
+    wrong = ~np.isfinite(gradients.bvals) | (gradients.bvals < 0)
+    if wrong.any():
+        volume = int(np.argmax(wrong))
+        raise GradientValueError(dwi=dwi_name, volume=volume, bval=gradients.bvals[volume])
+    b0 = is_b0(gradients.bvals, b0_threshold)
+    if not b0.any():
+        raise NoB0Error(dwi=dwi_name, lowest=gradients.bvals.min(), threshold=b0_threshold)
+    _check_directions(gradients, ~b0, dwi_name)
+
+
+def _check_directions(gradients: Gradients, weighted: NDArray[np.bool_], dwi_name: str) -> None:
+    """Unit length and at least six independent directions among the `weighted` volumes."""
+    norms = np.linalg.norm(gradients.bvecs, axis=1)
+    # Written so that NaN counts as wrong.
+    wrong = weighted & ~(np.abs(norms - 1) <= NORM_TOLERANCE)
+    if wrong.any():
+        volume = int(np.argmax(wrong))
+        raise GradientNormError(dwi=dwi_name, volume=volume, bval=gradients.bvals[volume], norm=norms[volume])
+    rank = tensor_rank(gradients.bvecs[weighted])
+    if rank < 6:
+        raise GradientDirectionsError(dwi=dwi_name, n_weighted=int(weighted.sum()), rank=rank)
+
+
+def dipy_table(gradients: Gradients, threshold: float) -> GradientTable:
+    """The DIPY gradient table of `gradients`.
+
+    Vectors of b0 volumes become zero (files hold zeros, NaN or leftovers there), those of weighted volumes exactly
+    unit length, so that rounding in the file does not scale the diffusivities.
+    """
+    from dipy.core.gradients import gradient_table
+
+    b0 = is_b0(gradients.bvals, threshold)
+    bvecs = np.zeros_like(gradients.bvecs)
+    bvecs[~b0] = gradients.bvecs[~b0] / np.linalg.norm(gradients.bvecs[~b0], axis=1, keepdims=True)
+    return gradient_table(gradients.bvals, bvecs=bvecs, b0_threshold=threshold)

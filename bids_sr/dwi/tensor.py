@@ -1,0 +1,213 @@
+"""The diffusion tensor of a series: fitted by weighted least squares, as maps of its invariants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_sr.dwi.b0 import Series
+from bids_sr.dwi.gradients import Gradients, dipy_table, is_b0, tensor_rank
+
+#: Above this b-value (s/mm2) the decay is no longer mono-exponential in white matter, and kurtosis biases the tensor.
+LARGEST_TENSOR_BVALUE = 1500.0
+
+#: Signals are raised to this part of the median b0 signal in the mask before the logarithm. Clamped zeros and noise
+#: below it would otherwise dominate the fit. Free water (3e-3 mm2/s) falls to 0.05 at b = 1000 s/mm2.
+SIGNAL_FLOOR = 1e-3
+
+#: Voxels fitted at a time: 20,000 voxels x 65 volumes need less than 60 MB; smaller and larger chunks are slower.
+CHUNK = 20_000
+
+#: Bytes read from the series at a time.
+_READ_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class TensorMaps:
+    """Invariants of the diffusion tensor, 0 outside the mask and finite everywhere.
+
+    Attributes
+    ----------
+    fa : ndarray, (x, y, z), float32
+        Fractional anisotropy, 0 to 1.
+    md, ad, rd : ndarray, (x, y, z), float32
+        Mean, axial and radial diffusivity in mm2/s.
+    v1 : ndarray, (x, y, z, 3), float32
+        Unit principal direction in the frame of the b-vectors (FSL convention); its sign has no meaning.
+    """
+
+    fa: NDArray[np.float32]
+    md: NDArray[np.float32]
+    ad: NDArray[np.float32]
+    rd: NDArray[np.float32]
+    v1: NDArray[np.float32]
+
+
+def volumes_for_tensor(gradients: Gradients, b0_threshold: float) -> NDArray[np.int64]:
+    """Volumes that the tensor is fitted to.
+
+    Those with b <= `LARGEST_TENSOR_BVALUE`, where their directions determine a tensor; otherwise (a single shell at a
+    high b-value) all of them.
+    """
+    low = gradients.bvals <= LARGEST_TENSOR_BVALUE
+    weighted = low & ~is_b0(gradients.bvals, b0_threshold)
+    enough = tensor_rank(gradients.bvecs[weighted]) == 6
+    return np.flatnonzero(low) if enough else np.arange(len(gradients))
+
+
+def fit_tensor(
+    data: Series,
+    gradients: Gradients,
+    b0_threshold: float,
+    mask: NDArray[np.bool_],
+    method: Literal["WLS", "OLS"] = "WLS",
+) -> TensorMaps:
+    """Fit the diffusion tensor in each voxel of the mask.
+
+    The model, the clipping of negative eigenvalues and the invariants are DIPY's. The weighted least squares are
+    those of DIPY too (weights from an ordinary fit; Chung et al. 2006), solved through the normal equations, which
+    is ten times faster than DIPY's pseudo-inverse per voxel and equal to 1e-5 in FA.
+
+    Parameters
+    ----------
+    data : array or array proxy, (x, y, z, n)
+        Signals in any unit; what is not finite or below the floor (`SIGNAL_FLOOR`) is raised to the floor.
+    gradients : Gradients
+        Of the n volumes, as checked by `check_gradients`.
+    b0_threshold : float
+        Largest b-value (s/mm2) that counts as b0.
+    mask : ndarray of bool, (x, y, z)
+    method : {"WLS", "OLS"}
+        Weighted or ordinary least squares on the logarithm of the signal.
+
+    Returns
+    -------
+    TensorMaps
+        Zero outside the mask, and in voxels of the mask without any signal.
+    """
+    volumes = volumes_for_tensor(gradients, b0_threshold)
+    used = gradients.subset(volumes)
+    signals = masked_signals(data, volumes, mask)
+    floor = SIGNAL_FLOOR * _typical_signal(signals[:, is_b0(used.bvals, b0_threshold)])
+    if floor == 0:
+        return _as_maps(np.zeros((len(signals), 7), dtype=np.float32), mask)
+    fit = _fitter(used, b0_threshold, method, floor)
+    values = [_or_zero(fit, signals[start : start + CHUNK], floor) for start in range(0, len(signals), CHUNK)]
+    return _as_maps(np.concatenate(values), mask)
+
+
+def masked_signals(data: Series, volumes: NDArray[np.integer], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Signals of the chosen `volumes` in the mask, (n_voxels, n_volumes); what is not finite becomes 0.
+
+    Reads a bounded stretch of volumes at a time, in order: a compressed file is unpacked from its start at each read.
+    """
+    signals = np.empty((int(mask.sum()), len(volumes)), dtype=np.float32)
+    at_once = max(1, _READ_BYTES // (8 * mask.size))
+    for start in range(0, len(volumes), at_once):
+        batch = volumes[start : start + at_once]
+        block = data[..., int(batch[0]) : int(batch[-1]) + 1]
+        for column, volume in enumerate(batch, start):
+            signals[:, column] = block[..., volume - batch[0]][mask]
+    return np.nan_to_num(signals, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _typical_signal(b0_signals: NDArray[np.float32]) -> float:
+    """Median of the positive b0 signals, 0 where there are none."""
+    positive = b0_signals[b0_signals > 0]
+    return float(np.median(positive)) if positive.size else 0.0
+
+
+def _fitter(
+    gradients: Gradients, b0_threshold: float, method: Literal["WLS", "OLS"], floor: float
+) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Function from signals (voxels, n) to FA, MD, AD, RD, V1 in seven columns."""
+    from dipy.reconst.dti import TensorModel
+
+    solver = _weighted_least_squares if method == "WLS" else "OLS"
+    model = TensorModel(dipy_table(gradients, b0_threshold), fit_method=solver, min_signal=floor)
+
+    def fit(signals: NDArray[np.float32]) -> NDArray[np.float32]:
+        tensor = model.fit(signals)
+        v1 = tensor.evecs[..., 0]
+        return np.column_stack([tensor.fa, tensor.md, tensor.ad, tensor.rd, v1]).astype(np.float32)
+
+    return fit
+
+
+def _or_zero(
+    fit: Callable[[NDArray[np.float32]], NDArray[np.float32]], signals: NDArray[np.float32], floor: float
+) -> NDArray[np.float32]:
+    """The fit's values, zeros where no signal reaches the floor: there is nothing to fit."""
+    values = np.nan_to_num(fit(signals), copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    values[signals.max(axis=1) <= floor] = 0
+    return values
+
+
+def _weighted_least_squares(
+    design: NDArray[np.float64], signals: NDArray[np.float64], **_: Any
+) -> tuple[NDArray[np.float64], None]:
+    """DIPY fit method: eigenvalues and eigenvectors, (voxels, 12), of the weighted fit.
+
+    Weights are the squares of the signals that the ordinary fit predicts (Chung et al. 2006).
+    """
+    from dipy.reconst.dti import eig_from_lo_tri
+
+    # b-values in the hundreds beside the column of ones would square into a bad condition number.
+    units = np.abs(design).max(axis=0)
+    scaled = design / units
+    logs = np.log(np.asarray(signals, dtype=np.float64))
+    predicted = logs @ np.linalg.pinv(scaled).T @ scaled.T
+    weights = np.exp(2 * (predicted - predicted.max(axis=1, keepdims=True)))
+    products = (scaled[:, :, None] * scaled[:, None, :]).reshape(len(scaled), -1)
+    normal = (weights @ products).reshape(-1, scaled.shape[1], scaled.shape[1])
+    right = (weights * logs) @ scaled
+    solution = _solve(normal, right) / units
+    return eig_from_lo_tri(solution, min_diffusivity=1e-6 / -design.min()), None
+
+
+def _solve(normal: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Solve the systems `normal`, (n, k, k), for `right`, (n, k); those that are singular by their pseudo-inverse."""
+    try:
+        solution = np.linalg.solve(normal, right[..., None])
+    except np.linalg.LinAlgError:
+        solution = np.linalg.pinv(normal, hermitian=True) @ right[..., None]
+    return np.asarray(solution[..., 0], dtype=np.float64)
+
+
+def _as_maps(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> TensorMaps:
+    """Seven columns of masked values as maps on the grid."""
+    volume = np.zeros((*mask.shape, 7), dtype=np.float32)
+    volume[mask] = values
+    fa, md, ad, rd = (np.ascontiguousarray(volume[..., index]) for index in range(4))
+    return TensorMaps(fa, md, ad, rd, np.ascontiguousarray(volume[..., 4:]))
+
+
+def colour_fa(maps: TensorMaps, affine: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:
+    """Direction-encoded colours: red, green, blue for left-right, front-back, feet-head; as bright as FA.
+
+    Parameters
+    ----------
+    maps : TensorMaps
+    affine : ndarray, (4, 4), optional
+        Voxel index to world. With it the colours are those of the world's axes, as they should be for a sagittal or
+        oblique series; without it, those of the voxel axes.
+
+    Returns
+    -------
+    ndarray, (x, y, z, 3), uint8
+    """
+    v1 = maps.v1 if affine is None else maps.v1 @ world_rotation(affine).T.astype(np.float32)
+    colours = np.abs(v1) * np.clip(maps.fa, 0, 1)[..., None]
+    return np.rint(255 * np.clip(colours, 0, 1)).astype(np.uint8)
+
+
+def world_rotation(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Orthogonal matrix, (3, 3), from the b-vectors' frame (FSL convention) to the world's axes (RAS+)."""
+    linear = np.asarray(affine, dtype=np.float64)[:3, :3]
+    u, _, vt = np.linalg.svd(linear / np.linalg.norm(linear, axis=0))
+    flip = np.diag([-1.0 if np.linalg.det(linear) > 0 else 1.0, 1.0, 1.0])
+    return np.asarray(u @ vt @ flip, dtype=np.float64)

@@ -1,0 +1,397 @@
+"""Every mistake that a user can make, each with the one line that says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class BidsSrError(Exception):
+    """Base of all errors of this package.
+
+    A subclass states its message once, as a `template` that the keyword arguments of the constructor fill.
+
+    Attributes
+    ----------
+    template : str
+        Message with named fields in braces.
+    exit_code : int
+        Exit status of the program when this error ends it.
+    fields : dict
+        The values that fill the template.
+    """
+
+    template: ClassVar[str] = "{message}"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, **fields: Any) -> None:
+        self.fields = fields
+        super().__init__(self.template.format(**fields))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions pickle as `cls(*args)` by default, which a keyword-only constructor refuses; worker processes
+        # must be able to hand them on.
+        return _rebuild, (type(self), self.fields)
+
+
+def _rebuild(cls: type[BidsSrError], fields: dict[str, Any]) -> BidsSrError:
+    """Make the error again in the process that receives it."""
+    return cls(**fields)
+
+
+class InputError(BidsSrError):
+    """Bad arguments or bad input: the user can mend it, so no crash file and exit code 2."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class OutOfMemoryError(BidsSrError):
+    """A step needs more memory than there is; schedulers retry on exit code 137."""
+
+    template = (
+        "{what} needs {needed_gb:.1f} GB of memory and {available_gb:.1f} GB are available. Raise --mem, ask for "
+        "coarser voxels or run fewer processes."
+    )
+    exit_code: ClassVar[int] = 137
+
+
+# Command line and configuration
+
+
+class MissingPathError(InputError):
+    """A file or folder named on the command line does not exist."""
+
+    template = (
+        "{option}: {path} does not exist. Check the path; in a container, the folder must be bound (docker -v, "
+        "apptainer --bind)."
+    )
+
+
+class UnreadableFileError(InputError):
+    """A file named on the command line cannot be parsed."""
+
+    template = "{option}: {path} is not valid {format}: {reason}"
+
+
+class ConfigurationError(InputError):
+    """An option has a value that cannot be used."""
+
+    template = "{option}: {reason}"
+
+
+class OutputIsInputError(InputError):
+    """The output folder is the dataset itself."""
+
+    template = "The output folder is the BIDS folder {bids_dir}. Name another one, for example {suggestion}."
+
+
+class OutputInsideInputError(InputError):
+    """The output folder lies among the raw data."""
+
+    template = (
+        "The output folder {output_dir} is inside the BIDS folder. Only its derivatives/ may hold results; use "
+        "for example {suggestion}."
+    )
+
+
+class InputInsideOutputError(InputError):
+    """The dataset lies inside the output folder, where results would be written next to its files."""
+
+    template = (
+        "The BIDS folder {bids_dir} is inside the output folder {output_dir}. Name an output folder that does not "
+        "hold the input."
+    )
+
+
+class WorkInsideInputError(InputError):
+    """The work folder lies inside the dataset."""
+
+    template = "The work folder {work_dir} is inside the BIDS folder {bids_dir}. Name another one with --work-dir."
+
+
+class NotWritableError(InputError):
+    """A folder that must be written to cannot be."""
+
+    template = "{option}: {path} cannot be written to ({reason}). Choose another folder or change its permissions."
+
+
+# Dataset
+
+
+class NotBidsError(InputError):
+    """The folder given has no readable dataset_description.json."""
+
+    template = (
+        "{path} is not a BIDS dataset: {reason}. Give the folder that holds dataset_description.json, or repair "
+        "that file."
+    )
+
+
+class NoSuchSubjectError(InputError):
+    """A subject asked for is not in the dataset."""
+
+    template = "--participant-label: no sub-{missing} in {bids_dir}. There are: {available}."
+
+
+class NoSuchSessionError(InputError):
+    """A session asked for is not in the dataset."""
+
+    template = "--session-label: no ses-{missing} for the subjects asked for in {bids_dir}. There are: {available}."
+
+
+class NoDwiError(InputError):
+    """No diffusion series is left after all filters."""
+
+    template = "No diffusion series (suffix dwi, NIfTI) in {bids_dir} for {subjects}{filters}. {hint}"
+
+
+class MissingGradientsError(InputError):
+    """A series lacks its b-values or b-vectors."""
+
+    template = (
+        "{dwi}: no {kind} file applies to it. Every diffusion series needs its .bval and .bvec, beside it or "
+        "inherited from a folder above."
+    )
+
+
+class AmbiguousFileError(InputError):
+    """Two files apply equally to one series, which the inheritance principle forbids."""
+
+    template = "{dwi}: {files} both apply to it. Leave one of them in that folder, or name them after their series."
+
+
+class InvalidNameError(InputError):
+    """A series has a name that BIDS does not allow."""
+
+    template = "{path} is not a BIDS file name. Rename it, or run with --skip-bids-validation."
+
+
+class UnavailableFileError(InputError):
+    """A file is listed but its content is not there."""
+
+    template = (
+        "{path} is a link to a file that is not there. If this is a DataLad dataset, fetch it first (datalad get)."
+    )
+
+
+class StaleDatabaseError(InputError):
+    """The pybids database given does not describe the dataset any more."""
+
+    template = (
+        "--bids-database-dir: {path} does not fit {bids_dir} ({reason}). Remove that folder so that it is made again."
+    )
+
+
+class BadFilterError(InputError):
+    """The filter file asks for something that pybids cannot search."""
+
+    template = "--bids-filter-file: the filter for {query} cannot be used: {reason}"
+
+
+class UnreadableSidecarError(InputError):
+    """A JSON sidecar cannot be parsed."""
+
+    template = "{path} is not valid JSON: {reason}. Repair the file."
+
+
+class UnreadableImageError(InputError):
+    """An image cannot be opened, or is truncated."""
+
+    template = "{path} cannot be read as a NIfTI image: {reason}. Is the file complete?"
+
+
+class NotFourDimensionalError(InputError):
+    """A diffusion series is not a 4-D image."""
+
+    template = "{dwi}: a diffusion series has four dimensions (x, y, z, volume), this image has shape {shape}."
+
+
+# Grids
+
+
+class CoarserGridError(InputError):
+    """The grid asked for is coarser than the acquired one: averaging, not super-resolution."""
+
+    template = (
+        "{dwi}: {asked} mm asked for and {acquired} mm acquired. Super-resolution cannot make voxels larger; ask for "
+        "at most the acquired size along each axis."
+    )
+
+
+class ScaleTooLargeError(InputError):
+    """The grid asked for is finer than any model can restore."""
+
+    template = (
+        "{dwi}: {asked} mm is {scale} times finer than the {acquired} mm acquired; the model {model} was made for at "
+        "most {limit} times. Ask for larger voxels."
+    )
+
+
+# Devices and models
+
+
+class DeviceError(InputError):
+    """The device asked for is not there."""
+
+    template = (
+        "--device {device}: {reason}. Expose the GPU (docker run --gpus all, apptainer run --nv), or use --device cpu."
+    )
+
+
+class UnknownModelError(InputError):
+    """The model is neither in the registry nor a model card."""
+
+    template = "--model: no model named {name}. Known: {known}; or give the path of a model card (.json)."
+
+
+# Diffusion series
+
+
+class GradientFileError(InputError):
+    """A b-value or b-vector file is not a table of numbers of the expected shape."""
+
+    template = "{file} cannot be read as an FSL gradient file: {problem}. Numbers in rows are expected."
+
+
+class GradientCountError(InputError):
+    """b-values, b-vectors and volumes are not as many."""
+
+    template = (
+        "{dwi}: {n_bvals} b-values and {n_bvecs} b-vectors for {n_volumes} volumes. One of each per volume is needed; "
+        "was a volume removed without its gradient?"
+    )
+
+
+class GradientValueError(InputError):
+    """A b-value is negative or not a finite number."""
+
+    template = "{dwi}: the b-value of volume {volume} (counted from 0) is {bval}. b-values are zero or positive, s/mm2."
+
+
+class NoB0Error(InputError):
+    """No volume counts as free of diffusion weighting."""
+
+    template = (
+        "{dwi}: no volume has a b-value up to {threshold:g} s/mm2, the lowest is {lowest:g}. At least one b0 is "
+        "needed; if that volume is meant as b0, raise --b0-threshold."
+    )
+
+
+class GradientNormError(InputError):
+    """The b-vector of a weighted volume is not a unit vector."""
+
+    template = (
+        "{dwi}: the b-vector of volume {volume} (counted from 0, b = {bval:g}) has length {norm:.3g} instead of 1. "
+        "Are its rows and columns in order? A trace image among the volumes must be removed."
+    )
+
+
+class GradientDirectionsError(InputError):
+    """Too few different directions for a diffusion tensor."""
+
+    template = (
+        "{dwi}: the directions of its {n_weighted} weighted volumes determine {rank} of the 6 elements of a diffusion "
+        "tensor. At least six different directions are needed."
+    )
+
+
+class EmptyMaskError(InputError):
+    """No brain was found, or the mask given is empty."""
+
+    template = "{image}: {reason}. Give a brain mask with the series, or check that the image shows a head."
+
+
+class T1wRegistrationError(InputError):
+    """The T1w and the dMRI share too little to be aligned."""
+
+    template = (
+        "The T1w cannot be aligned with the dMRI: {reason}. Check that both show the same head, or leave the T1w out "
+        "with --no-t1w."
+    )
+
+
+# Signal and training
+
+
+class NoSignalError(InputError):
+    """A shell without signal inside the brain mask."""
+
+    template = (
+        "The volumes with b = {shell} have no signal inside the brain mask (their median is not positive). "
+        "Check the mask, and whether the b-values belong to these volumes."
+    )
+
+
+class TrainingDataError(InputError):
+    """What was given cannot be trained on."""
+
+    template = "{where}: {problem}"
+
+
+class ModelCardError(InputError):
+    """A file that is not a model card, or a card of something unknown."""
+
+    template = "{card}: not a usable model card ({problem})."
+
+
+class WeightsError(InputError):
+    """Weights that are absent, changed, or belong to another architecture."""
+
+    template = "{weights}: weights cannot be used: {problem}. Install them again, or train anew."
+
+
+# Running
+
+
+class MaskGridError(InputError):
+    """A brain mask that does not lie on the grid of its series."""
+
+    template = (
+        "{mask}: the mask has shape {found} and the series {expected}, or their affines differ. A mask must lie on the "
+        "grid of its series; resample it, or take it out of the dataset to have one made."
+    )
+
+
+class PluginFileError(InputError):
+    """The file that describes the workflow engine's plugin cannot be used."""
+
+    template = "--use-plugin: {path}: {reason}"
+
+
+class ResourceMonitorError(InputError):
+    """The resource monitor needs a package that is not installed."""
+
+    template = "--resource-monitor: the package psutil is not installed. Install it, or leave the option out."
+
+
+class NoRecordsError(InputError):
+    """Reports or methods are asked for, but nothing was run yet."""
+
+    template = (
+        "{output_dir} holds no records of finished series, so there is nothing to report. Run the app without "
+        "--reports-only and --boilerplate-only first, or check --participant-label."
+    )
+
+
+class WorkerKilledError(BidsSrError):
+    """A worker process disappeared, which nearly always is the kernel ending a process that took too much memory."""
+
+    template = (
+        "The worker process was killed, most likely because memory ran out. Raise --mem (and the memory of the job), "
+        "lower --nprocs, or ask for coarser voxels."
+    )
+    exit_code: ClassVar[int] = 137
+
+
+# Demonstration
+
+
+class DemoOutputError(InputError):
+    """The demonstration dataset would be written over something."""
+
+    template = "{out} exists and is not an empty folder. Name a new one."
+
+
+class MissingExtraError(InputError):
+    """A command needs a package that only an extra installs."""
+
+    template = "{what} needs {package}, which is not installed. Install it with: pip install 'bids_sr[{extra}]'"

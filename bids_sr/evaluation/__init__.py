@@ -1,0 +1,1 @@
+"""How close a restored scan is to what was acquired."""

@@ -1,0 +1,1 @@
+"""One thin nipype interface per stage: read files, call the core once, write files."""

@@ -1,0 +1,75 @@
+"""The stages that put finished files into the output dataset."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nipype.interfaces.base import File, InputMultiObject, OutputMultiObject, traits
+
+from bids_sr.bids.outputs import save_image, save_table, write_atomically
+from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
+
+
+class _SaveDerivativesInputSpec(CoreInputSpec):
+    in_files = InputMultiObject(File(exists=True), mandatory=True, desc="files in the work folder")
+    out_files = traits.List(traits.Str(), mandatory=True, desc="where each goes in the output dataset")
+    sidecars = traits.List(traits.Dict(), mandatory=True, desc="metadata of each; empty for none")
+    header_file = File(exists=True, mandatory=True, desc="image whose units and form codes are kept")
+
+
+class _SaveDerivativesOutputSpec(CoreOutputSpec):
+    out_files = OutputMultiObject(File(exists=True), desc="the files in the output dataset")
+
+
+class SaveDerivatives(CoreInterface):
+    """Save images compressed with their sidecars; copy other files byte for byte."""
+
+    input_spec = _SaveDerivativesInputSpec
+    output_spec = _SaveDerivativesOutputSpec
+
+    def _execute(self, folder: Path) -> Mapping[str, Any]:
+        outputs = self.inputs.out_files
+        for source, target, sidecar in zip(self.inputs.in_files, outputs, self.inputs.sidecars, strict=True):
+            if target.endswith(".nii.gz"):
+                self._save_image(source, Path(target), sidecar)
+            else:
+                copy(Path(source), Path(target))
+        return {"out_files": outputs}
+
+    def _save_image(self, source: str, target: Path, sidecar: Mapping[str, Any]) -> None:
+        image = nib.load(source)
+        # The array is mapped, not read: a restored series may be larger than memory.
+        data = np.asanyarray(image.dataobj)
+        header = nib.load(self.inputs.header_file).header
+        save_image(target, data, image.affine, header_from=header, sidecar=sidecar)
+
+
+class _SaveTableInputSpec(CoreInputSpec):
+    rows = traits.List(traits.Dict(), mandatory=True, desc="one dictionary per row")
+    out_file = traits.Str(mandatory=True, desc="TSV file in the output dataset")
+
+
+class _SaveTableOutputSpec(CoreOutputSpec):
+    out_files = OutputMultiObject(File(exists=True), desc="the table and the dictionary of its columns")
+
+
+class SaveTable(CoreInterface):
+    """Save a comparison as a TSV with the dictionary of its columns."""
+
+    input_spec = _SaveTableInputSpec
+    output_spec = _SaveTableOutputSpec
+
+    def _execute(self, folder: Path) -> Mapping[str, Any]:
+        save_table(Path(self.inputs.out_file), self.inputs.rows)
+        return {"out_files": [self.inputs.out_file, str(Path(self.inputs.out_file).with_suffix(".json"))]}
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file byte for byte; it appears whole or not at all."""
+    with write_atomically(target) as temporary:
+        shutil.copyfile(source, temporary)

@@ -1,0 +1,95 @@
+"""The stages that say where the brain is, on the acquired and on the target grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nipype.interfaces.base import File, isdefined, traits
+
+from bids_sr.dwi.mask import brain_mask
+from bids_sr.errors import MaskGridError
+from bids_sr.geometry import Grid
+from bids_sr.inference.upsampler import restore_mask
+from bids_sr.interfaces.core import (
+    CoreInputSpec,
+    CoreInterface,
+    CoreOutputSpec,
+    as_grid,
+    load_array,
+    load_grid,
+    load_mask,
+    save_working,
+)
+
+
+class _BrainMaskInputSpec(CoreInputSpec):
+    b0_file = File(exists=True, mandatory=True, desc="mean b0, (x, y, z)")
+    given_file = File(exists=True, desc="a mask on the same grid, which then wins")
+
+
+class _BrainMaskOutputSpec(CoreOutputSpec):
+    mask_file = File(exists=True, desc="brain mask on the acquired grid")
+    summary = traits.Dict(desc="source (given or median_otsu) and volume_ml")
+
+
+class BrainMask(CoreInterface):
+    """Take the mask that is given, or find the brain in the mean b0."""
+
+    input_spec = _BrainMaskInputSpec
+    output_spec = _BrainMaskOutputSpec
+
+    def _execute(self, folder: Path) -> Mapping[str, Any]:
+        grid = load_grid(self.inputs.b0_file)
+        given = isdefined(self.inputs.given_file)
+        if given:
+            check_same_grid(self.inputs.given_file, grid)
+            mask = load_mask(self.inputs.given_file)
+        else:
+            mask = brain_mask(load_array(self.inputs.b0_file), grid.voxel_sizes)
+        summary = {"source": "given" if given else "median_otsu", "volume_ml": millilitres(mask, grid)}
+        return {"mask_file": save_working(mask, grid.affine, folder, "mask"), "summary": summary}
+
+
+class _TargetMaskInputSpec(CoreInputSpec):
+    mask_file = File(exists=True, mandatory=True, desc="brain mask on the acquired grid")
+    target_shape = traits.List(traits.Int(), mandatory=True, desc="voxels per axis of the target grid, (3,)")
+    target_affine = traits.List(traits.List(traits.Float()), mandatory=True, desc="affine of the target grid, (4, 4)")
+
+
+class _TargetMaskOutputSpec(CoreOutputSpec):
+    mask_file = File(exists=True, desc="brain mask on the target grid")
+
+
+class TargetMask(CoreInterface):
+    """Carry the brain mask to the target grid."""
+
+    input_spec = _TargetMaskInputSpec
+    output_spec = _TargetMaskOutputSpec
+
+    def _execute(self, folder: Path) -> Mapping[str, Any]:
+        target = as_grid(self.inputs.target_shape, self.inputs.target_affine)
+        mask = restore_mask(load_mask(self.inputs.mask_file), load_grid(self.inputs.mask_file), target)
+        return {"mask_file": save_working(mask, target.affine, folder, "target_mask")}
+
+
+def check_same_grid(mask_file: str, grid: Grid) -> None:
+    """Refuse a mask that does not lie on `grid`.
+
+    Raises
+    ------
+    MaskGridError
+        If shape or affine differ by more than a hundredth of a voxel.
+    """
+    found = Grid.of(nib.load(mask_file))
+    tolerance = 0.01 * float(grid.voxel_sizes.min())
+    if found.shape != grid.shape or not np.allclose(found.affine, grid.affine, atol=tolerance):
+        raise MaskGridError(mask=mask_file, found=found.shape, expected=grid.shape)
+
+
+def millilitres(mask: np.ndarray[Any, np.dtype[np.bool_]], grid: Grid) -> float:
+    """Volume of a mask in ml."""
+    return round(float(mask.sum() * np.prod(grid.voxel_sizes)) / 1000, 1)

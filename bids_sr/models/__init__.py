@@ -1,0 +1,1 @@
+"""Networks and interpolators that give intensities at points."""

@@ -1,0 +1,132 @@
+"""The record of a series: what was asked, what was done and what came out, as one JSON file beside its pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bids_sr import __version__
+from bids_sr.bids.outputs import write_json
+
+SCHEMA = 1
+#: Options that change the bytes of an output; others (processors, folders, verbosity) leave them as they are.
+RELEVANT_OPTIONS = (
+    "output_resolution",
+    "scale",
+    "model",
+    "device",
+    "b0_threshold",
+    "use_t1w",
+    "save_cubic",
+    "random_seed",
+    "sloppy",
+)
+#: A head seldom lies further off between two series of a session; beyond, a wrong registration is more likely.
+LARGE_ROTATION_DEGREES = 20.0
+LARGE_TRANSLATION_MM = 30.0
+#: Brains of infants to large adults, in ml.
+PLAUSIBLE_BRAIN_ML = (400.0, 2200.0)
+
+
+def fingerprint(inputs: Sequence[Path | None], options: Mapping[str, Any], weights_sha256: str) -> str:
+    """SHA-256 over all that decides the result of a series.
+
+    Parameters
+    ----------
+    inputs : sequence of Path or None
+        Files in a fixed order; their content counts, not their place or time. None for a file that is not used.
+    options : mapping
+        Those of `RELEVANT_OPTIONS`.
+    weights_sha256 : str
+        Checksum of the model's weights.
+    """
+    contents = [None if file is None else _sha256(file) for file in inputs]
+    parts = [__version__, SCHEMA, contents, dict(options), weights_sha256]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    """Checksum of a file's content."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def complete_record(
+    record: Mapping[str, Any], parts: Mapping[str, Any], seconds: Mapping[str, float], outputs: Sequence[str]
+) -> dict[str, Any]:
+    """The record of a series that is done.
+
+    Parameters
+    ----------
+    record : mapping
+        What was known before the run, with its warnings.
+    parts : mapping
+        What the stages found, by key of the record; what is empty is left out.
+    seconds : mapping
+        Wall-clock time of each group of stages.
+    outputs : sequence of str
+        Files written, relative to the output dataset.
+    """
+    found = {name: value for name, value in parts.items() if value}
+    times = {stage: round(value, 1) for stage, value in seconds.items()}
+    return {
+        **record,
+        **found,
+        "status": "done",
+        "seconds": {**times, "total": round(sum(seconds.values()), 1)},
+        "warnings": [*record.get("warnings", []), *stage_warnings(found)],
+        "outputs": list(outputs),
+    }
+
+
+def failed_record(record: Mapping[str, Any], message: str, node: str, crash_file: str | None) -> dict[str, Any]:
+    """The record of a series that failed in the stage `node`."""
+    return {**record, "status": "failed", "error": {"message": message, "node": node, "crash_file": crash_file}}
+
+
+def stage_warnings(parts: Mapping[str, Any]) -> list[str]:
+    """What a reader should know of the results of the stages, in plain sentences."""
+    return [*_registration_warnings(parts.get("registration", {})), *_mask_warnings(parts.get("mask", {}))]
+
+
+def _registration_warnings(registration: Mapping[str, Any]) -> Iterable[str]:
+    """A motion between T1w and series that is larger than heads move."""
+    if not registration:
+        return
+    rotation, translation = abs(registration["rotation_degrees"]), abs(registration["translation_mm"])
+    if rotation > LARGE_ROTATION_DEGREES or translation > LARGE_TRANSLATION_MM:
+        yield (
+            f"The T1w image was moved by {translation:.0f} mm and turned by {rotation:.0f} degrees to fit the series. "
+            "Check the registration below."
+        )
+
+
+def _mask_warnings(mask: Mapping[str, Any]) -> Iterable[str]:
+    """A brain of implausible size."""
+    low, high = PLAUSIBLE_BRAIN_ML
+    if mask and not low <= mask["volume_ml"] <= high:
+        yield f"The brain mask holds {mask['volume_ml']:.0f} ml, unlikely for a human brain. Check the mask below."
+
+
+def write_record(file: Path, record: Mapping[str, Any]) -> None:
+    """Write a record; it appears whole or not at all."""
+    write_json(file, record)
+
+
+def read_record(file: Path) -> dict[str, Any] | None:
+    """The record in a file; None where there is none that can be read."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+    return record if isinstance(record, dict) and record.get("schema") == SCHEMA else None
+
+
+def is_finished(record: Mapping[str, Any] | None, expected_fingerprint: str, output_dir: Path) -> bool:
+    """Tell whether a series need not run again: same fingerprint, and every output is there."""
+    if record is None or record.get("status") != "done" or record.get("fingerprint") != expected_fingerprint:
+        return False
+    return all((output_dir / name).is_file() for name in record["outputs"])

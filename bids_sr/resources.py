@@ -1,0 +1,112 @@
+"""How many processors and how much memory this process may use, whatever the machine around it has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+BYTES_PER_GB = 1024**3
+
+# The first that is set tells what the scheduler granted on this node. Needed where the scheduler confines jobs
+# neither by affinity nor by cgroup.
+_SCHEDULER_CPUS = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "NSLOTS", "LSB_DJOB_NUMPROC", "NCPUS")
+
+
+def available_cpus(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
+    """Processors that this process may use: the least of affinity, cgroup quota and scheduler's grant.
+
+    Parameters
+    ----------
+    root : Path
+        Where ``/proc`` and ``/sys`` are.
+    environment : mapping
+        Environment variables.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
+    limits = [_affinity(), *_cgroup_cpus(root), *_scheduler_cpus(environment)]
+    return max(1, int(min(limits)))
+
+
+def available_memory_gb(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> float:
+    """Memory that this process may use, in GB of 1024^3 bytes: the least of machine, cgroup and scheduler's grant.
+
+    Parameters
+    ----------
+    root : Path
+        Where ``/proc`` and ``/sys`` are.
+    environment : mapping
+        Environment variables.
+    """
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([physical, *_cgroup_memory(root), *_scheduler_memory(environment)]) / BYTES_PER_GB
+
+
+def _affinity() -> int:
+    """Processors that the scheduler of the kernel may put us on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cgroup_cpus(root: Path) -> Iterator[float]:
+    """Processor quotas of our control groups; fractions are usual in containers."""
+    for folder in _cgroup_folders(root, "cpu"):
+        quota, _, period = _read(folder / "cpu.max").partition(" ")
+        quota = quota or _read(folder / "cpu.cfs_quota_us")
+        period = period or _read(folder / "cpu.cfs_period_us")
+        if quota.isdigit() and period.isdigit() and int(period) > 0:
+            yield int(quota) / int(period)
+
+
+def _cgroup_memory(root: Path) -> Iterator[int]:
+    """Memory limits of our control groups in bytes."""
+    for folder in _cgroup_folders(root, "memory"):
+        limit = _read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes")
+        if limit.isdigit():
+            yield int(limit)
+
+
+def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
+    """Folders of our control groups for a controller, innermost first; an outer group limits its inner ones.
+
+    In a container the path in ``/proc/self/cgroup`` may be the host's and not exist here; the mount point itself,
+    which is the last folder, then is our group.
+    """
+    top = root / "sys/fs/cgroup"
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)  # version 2 of control groups names no controllers
+        if controllers and controller not in controllers.split(","):
+            continue
+        mount = top / controller if controllers else top
+        for inner in (Path(path), *Path(path).parents):
+            yield mount / inner.relative_to("/")
+
+
+def _scheduler_cpus(environment: Mapping[str, str]) -> list[int]:
+    """Processors granted by a cluster's scheduler, as a list of none or one."""
+    counts = (environment.get(name, "") for name in _SCHEDULER_CPUS)
+    return [int(count) for count in counts if count.isdigit() and int(count) > 0][:1]
+
+
+def _scheduler_memory(environment: Mapping[str, str]) -> list[int]:
+    """Memory granted by SLURM in bytes, as a list of none or one; SLURM writes MB, and 0 for the whole node."""
+    per_node = environment.get("SLURM_MEM_PER_NODE", "")
+    per_cpu = environment.get("SLURM_MEM_PER_CPU", "")
+    if per_node.isdigit() and int(per_node) > 0:
+        return [int(per_node) * 1024**2]
+    if per_cpu.isdigit() and int(per_cpu) > 0:
+        return [int(per_cpu) * 1024**2 * cpus for cpus in _scheduler_cpus(environment)]
+    return []
+
+
+def _read(path: Path) -> str:
+    """Content of a small kernel file, empty where there is none."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

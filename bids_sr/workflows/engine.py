@@ -1,0 +1,317 @@
+"""Runs the app for one configuration, from the dataset to the exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import shutil
+import signal
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from bids_sr.config import Config
+from bids_sr.errors import BidsSrError, NoRecordsError, ResourceMonitorError
+from bids_sr.records import failed_record, is_finished, read_record, write_record
+from bids_sr.workflows.environment import (
+    cache_folder,
+    crash_folder,
+    execution_settings,
+    isolated_environment,
+    work_folder,
+)
+
+INTERRUPTED = 130
+logger = logging.getLogger("bids_sr")
+
+
+def run(config: Config) -> int:
+    """Do what a configuration asks.
+
+    Parameters
+    ----------
+    config : Config
+
+    Returns
+    -------
+    int
+        0 done, 1 a failed stage, 2 bad input, 130 interrupted, 137 out of memory.
+
+    Raises
+    ------
+    BidsSrError
+        Where nothing can be run at all.
+    """
+    if config.resource_monitor and importlib.util.find_spec("psutil") is None:
+        raise ResourceMonitorError()
+    if config.boilerplate_only:
+        return write_boilerplate(config)
+    # nipype and what it imports read the environment once, so nothing of it may be imported before.
+    with isolated_environment(config):
+        from bids_sr.workflows.log import file_logger, log_file
+
+        if config.reports_only:
+            return write_reports(config, subjects_with_records(config))
+        with log_file(config) as file:
+            logger.info("Log: %s", file)
+            try:
+                return _run_participants(config)
+            except KeyboardInterrupt:
+                logger.error("Interrupted. Run the same command again to go on where it stopped.")
+                return INTERRUPTED
+            except Exception:
+                file_logger.error("%s", traceback.format_exc())
+                raise
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be run (plans and opening records), what became of the other series already, and all subjects."""
+
+    plans: list[Any]
+    records: list[dict[str, Any]]
+    outcomes: list[Any]
+    subjects: set[str]
+
+
+def _run_participants(config: Config) -> int:
+    """Run every series that is not finished, then write what belongs to subjects and dataset."""
+    from bids_sr.models.registry import read_card
+    from bids_sr.workflows.outcome import exit_code, summary
+
+    card = read_card(config.model)
+    work = plan_work(config, card)
+    outcomes = [*work.outcomes, *run_workflow(config, work)]
+    code = exit_code(outcomes)
+    report_code = write_reports(config, _subjects_to_report(config, work))
+    _write_dataset(config, card)
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            logger.error("%s: %s", outcome.label, outcome.message)
+    logger.info("%s", summary(outcomes))
+    if config.clean_workdir and code == 0:
+        clean(config, work)
+    return code or report_code
+
+
+def _subjects_to_report(config: Config, work: Work) -> list[str]:
+    """Subjects of which something was run, or whose report is missing."""
+    from bids_sr.bids.outputs import OutputLayout
+
+    ran = {plan.series.entities["sub"] for plan in work.plans}
+    folders = config.output_dir.glob("sub-*/figures/*_desc-record.json")
+    known = {file.parts[-3].removeprefix("sub-") for file in folders}
+    layout = OutputLayout(config.output_dir)
+    return sorted(ran | {subject for subject in known & work.subjects if not layout.report(subject).is_file()})
+
+
+def plan_work(config: Config, card: Any) -> Work:
+    """Find the series, and those among them that are finished or cannot be run."""
+    from bids_sr.bids.inputs import scan_series
+    from bids_sr.inference.device import resolve_device
+    from bids_sr.workflows.outcome import Outcome, failed_before
+    from bids_sr.workflows.plan import opening_record, plan_series
+
+    device = str(resolve_device(config.device))
+    found, problems = scan_series(config)
+    subjects = {series.entities["sub"] for series in found}
+    work = Work([], [], [failed_before("input", problem) for problem in problems], subjects)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    for series in found:
+        try:
+            plan = plan_series(series, config, card, device)
+        except BidsSrError as error:
+            work.outcomes.append(failed_before(series.label, error))
+            continue
+        if is_finished(read_record(plan.record_file), plan.fingerprint, config.output_dir):
+            work.outcomes.append(Outcome(series.label, "skipped", "already done with the same input and options"))
+            continue
+        record = opening_record(plan, started)
+        for warning in record["warnings"]:
+            logger.warning("%s: %s", series.label, warning)
+        work.plans.append(plan)
+        work.records.append(record)
+    return work
+
+
+def run_workflow(config: Config, work: Work) -> list[Any]:
+    """Run the graph of all series and tell what became of each; write the records of those that failed."""
+    if not work.plans:
+        return []
+    from nipype import config as nipype_config
+
+    from bids_sr.workflows.log import StageMonitor
+    from bids_sr.workflows.participant import init_participant_wf
+    from bids_sr.workflows.plugin import make_plugin
+
+    nipype_config.update_config({"execution": execution_settings(config)})
+    if config.resource_monitor:
+        nipype_config.enable_resource_monitor()
+    workflow = init_participant_wf(work.plans, work.records)
+    workflow.base_dir = str(work_folder(config))
+    if config.write_graph:
+        draw_graph(workflow, config)
+    monitor = StageMonitor({plan.workflow_name: plan.series.label for plan in work.plans})
+    plugin = make_plugin(config, monitor, uses_gpu=any(plan.device != "cpu" for plan in work.plans))
+    with stopping_on_signals(monitor), ending_workers(plugin):
+        try:
+            workflow.run(plugin=plugin)
+        except Exception:
+            # nipype raises at the end what it has noted for each node already; anything else is a bug.
+            if not monitor.failed:
+                raise
+    outcomes = collect(config, work, monitor.failed)
+    _keep_resources(config)
+    with contextlib.suppress(OSError):
+        # Empty where every failure was one that the user can mend.
+        crash_folder(config).rmdir()
+    return outcomes
+
+
+def _keep_resources(config: Config) -> None:
+    """Copy what the resource monitor measured into the log folder."""
+    from bids_sr.workflows.participant import NAME
+
+    measured = work_folder(config) / NAME / "resource_monitor.json"
+    if config.resource_monitor and measured.is_file():
+        shutil.copyfile(measured, config.output_dir / "logs" / f"{config.run_id}_resources.json")
+
+
+def collect(config: Config, work: Work, failed: Sequence[Any]) -> list[Any]:
+    """Tell what became of each series that was run."""
+    from bids_sr.workflows.outcome import Outcome, failed_node, first_failures
+
+    failures = first_failures(failed)
+    outcomes = []
+    for plan, record in zip(work.plans, work.records, strict=True):
+        label, node = plan.series.label, failures.get(plan.workflow_name)
+        if node is None:
+            done = is_finished(read_record(plan.record_file), plan.fingerprint, config.output_dir)
+            outcomes.append(Outcome(label, "done") if done else Outcome(label, "not run", "stopped before", 1))
+            continue
+        outcome = failed_node(label, node, crash_folder(config))
+        crash_file = str(outcome.crash_file.relative_to(config.output_dir)) if outcome.crash_file else None
+        write_record(plan.record_file, failed_record(record, outcome.message, outcome.node, crash_file))
+        outcomes.append(outcome)
+    return outcomes
+
+
+@contextmanager
+def stopping_on_signals(monitor: Any) -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into KeyboardInterrupt, also where nipype would take one for a failed node and go on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        monitor.interrupted = True
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def ending_workers(plugin: Any) -> Iterator[None]:
+    """Leave no worker process behind, however the run ends."""
+    try:
+        yield
+    finally:
+        if hasattr(plugin, "terminate"):
+            plugin.terminate()
+
+
+def draw_graph(workflow: Any, config: Config) -> None:
+    """Write the graph of the run into the log folder: as text for Graphviz, and drawn where Graphviz is installed."""
+    file = config.output_dir / "logs" / f"{config.run_id}_graph.dot"
+    workflow.write_hierarchical_dotfile(dotfilename=str(file), colored=True)
+    if shutil.which("dot"):
+        workflow.write_graph(dotfilename=str(file), graph2use="colored", format="svg")
+    logger.info("Graph: %s", file)
+
+
+def clean(config: Config, work: Work) -> None:
+    """Remove the intermediate files of the series that were run, and what is then empty; other runs' files stay."""
+    from bids_sr.workflows.participant import NAME
+
+    folder = work_folder(config) / NAME
+    for plan in work.plans:
+        shutil.rmtree(folder / plan.workflow_name, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+        shutil.rmtree(cache_folder(config), ignore_errors=True)
+
+
+def write_reports(config: Config, subjects: Sequence[str]) -> int:
+    """Assemble the reports of subjects from their records.
+
+    Returns
+    -------
+    int
+        0, or 1 where a report could not be written.
+    """
+    from bids_sr.bids.outputs import OutputLayout
+    from bids_sr.reports.html import write_subject_report
+
+    layout, code = OutputLayout(config.output_dir), 0
+    for subject in subjects:
+        records = read_records(config, [subject])
+        figures_dir = config.output_dir / f"sub-{subject}" / "figures"
+        try:
+            write_subject_report(subject, records, layout.report(subject), figures_dir)
+            logger.info("Report: %s", layout.report(subject))
+        except Exception as error:
+            code = 1
+            logger.error("sub-%s: the results are complete, but the report could not be written: %s", subject, error)
+            logger.debug("%s", traceback.format_exc())
+    return code
+
+
+def write_boilerplate(config: Config) -> int:
+    """Write the methods text of the series that are done."""
+    from bids_sr.bids.citation import write_citation
+
+    write_citation(config.output_dir, read_records(config, subjects_with_records(config)))
+    return 0
+
+
+def _write_dataset(config: Config, card: Any) -> None:
+    """Write the files that describe the output dataset as a whole."""
+    from bids_sr.bids.citation import write_citation
+    from bids_sr.bids.outputs import write_dataset_files
+
+    write_dataset_files(config, card)
+    subjects = [folder.parent.name.removeprefix("sub-") for folder in config.output_dir.glob("sub-*/figures")]
+    write_citation(config.output_dir, read_records(config, sorted(subjects)))
+
+
+def subjects_with_records(config: Config) -> list[str]:
+    """Subjects of the output that were run before, and are asked for.
+
+    Raises
+    ------
+    NoRecordsError
+        If there is none.
+    """
+    folders = config.output_dir.glob("sub-*/figures/*_desc-record.json")
+    subjects = sorted({file.parts[-3].removeprefix("sub-") for file in folders})
+    chosen = [subject for subject in subjects if not config.participants or subject in config.participants]
+    if not chosen:
+        raise NoRecordsError(output_dir=config.output_dir)
+    return chosen
+
+
+def read_records(config: Config, subjects: Sequence[str]) -> list[dict[str, Any]]:
+    """Read the records of all series of subjects, in the order of their names."""
+    folders = (config.output_dir / f"sub-{subject}" / "figures" for subject in subjects)
+    records = [read_record(file) for folder in folders for file in sorted(folder.glob("*_desc-record.json"))]
+    return [record for record in records if record is not None]

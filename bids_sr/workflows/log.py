@@ -1,0 +1,99 @@
+"""The log of a run: a file with everything in it, and one line per stage for who is watching."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from nipype import logging as nipype_logging
+from nipype.pipeline.engine import Node
+
+from bids_sr.config import Config
+
+logger = logging.getLogger("bids_sr")
+#: Goes to the file only: tracebacks, which the terminal shows with -v.
+file_logger = logging.getLogger("bids_sr_file")
+
+STAGES = {
+    "gradients": "checking the gradients",
+    "unpack": "unpacking the series",
+    "b0": "averaging the b0 volumes",
+    "preprocess.mask": "finding the brain",
+    "register": "registering the T1w image",
+    "restore": "restoring the series",
+    "cubic": "interpolating the series for comparison",
+    "fit_acquired": "fitting the tensor as acquired",
+    "fit_sr": "fitting the tensor of the restored series",
+    "fit_cubic": "fitting the tensor of the interpolated series",
+    "compare": "comparing the tensors",
+    "compare_truth": "comparing with the truth",
+    "save_sr": "saving the restored series",
+    "figures": "drawing the figures",
+}
+
+
+@contextmanager
+def log_file(config: Config) -> Iterator[Path]:
+    """Write the run's options and its log into the output's log folder."""
+    folder = config.output_dir / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{config.run_id}.toml").write_text(config.to_toml(), encoding="utf-8")
+    file = folder / f"{config.run_id}.log"
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    nipype_logger = logging.getLogger("nipype")
+    nipype_handlers = list(nipype_logger.handlers)
+    nipype_logger.handlers = [handler]
+    # The terminal gets our own lines only; nipype's, with its tracebacks, come with -v.
+    nipype_logger.propagate = config.verbosity > 0
+    file_logger.propagate = False
+    for one in (logger, file_logger):
+        one.addHandler(handler)
+    for one in nipype_logging.loggers.values():
+        one.setLevel(logging.DEBUG if config.verbosity > 1 else logging.INFO)
+    try:
+        yield file
+    finally:
+        nipype_logger.handlers = nipype_handlers
+        nipype_logger.propagate = True
+        for one in (logger, file_logger):
+            one.removeHandler(handler)
+        handler.close()
+
+
+class StageMonitor:
+    """What nipype tells of its nodes: shown as it happens, failures kept.
+
+    Parameters
+    ----------
+    labels : mapping
+        Name of the series for people, by the name of its graph.
+    """
+
+    def __init__(self, labels: Mapping[str, str]) -> None:
+        self.labels = labels
+        self.failed: list[Node] = []
+        self.interrupted = False
+
+    def __call__(self, node: Node, status: str) -> None:
+        """Take note of a node that starts, ends or fails; nipype calls this."""
+        name = f"{node._hierarchy}.{node.name}"
+        if status == "start":
+            self._tell(node, name)
+        elif status == "exception":
+            self.failed.append(node)
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+    def _tell(self, node: Node, name: str) -> None:
+        """Show a stage that starts."""
+        text = next((text for stage, text in STAGES.items() if name.endswith(f".{stage}")), None)
+        if text is not None:
+            logger.info("%s: %s", self.labels[series_of(node)], text)
+
+
+def series_of(node: Node) -> str:
+    """Name of the series' graph that a node belongs to."""
+    return str(node._hierarchy.split(".")[1])

@@ -1,0 +1,48 @@
+"""How much memory each stage takes, from the size of its images alone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bids_sr.workflows.plan import SeriesPlan
+
+GIGABYTE = 1024**3
+#: A worker process with the libraries loaded.
+PROCESS_GB = 0.5
+#: Brain voxels are at most about this part of a field of view.
+BRAIN_FRACTION = 0.6
+
+
+def volumes_gb(shape: tuple[int, int, int], n_volumes: float) -> float:
+    """Memory of `n_volumes` float32 volumes of `shape`, in GB."""
+    return float(np.prod(shape)) * 4 * n_volumes / GIGABYTE
+
+
+def preprocess_gb(plan: SeriesPlan) -> float:
+    """A few volumes of the acquired grid in double precision."""
+    return PROCESS_GB + volumes_gb(plan.source.shape, 12)
+
+
+def registration_gb(t1w_shape: tuple[int, int, int]) -> float:
+    """The T1w as read, in double precision, and its pyramid."""
+    return PROCESS_GB + volumes_gb(t1w_shape, 8)
+
+
+def fit_gb(shape: tuple[int, int, int], n_volumes: int) -> float:
+    """Signals of the brain, the stretch of volumes being read, seven maps twice and the colours."""
+    return PROCESS_GB + 0.5 + volumes_gb(shape, BRAIN_FRACTION * n_volumes + 20)
+
+
+def average_gb(plan: SeriesPlan) -> float:
+    """Seven maps of the target grid and the products that are averaged."""
+    return PROCESS_GB + volumes_gb(plan.target.shape, 16)
+
+
+def figures_gb(plan: SeriesPlan) -> float:
+    """Two panels on the target grid, one on the acquired grid, averaged maps of two methods."""
+    return PROCESS_GB + volumes_gb(plan.target.shape, 30) + volumes_gb(plan.source.shape, 30)
+
+
+def save_gb(plan: SeriesPlan) -> float:
+    """Images are compressed slice by slice from mapped files; a few volumes suffice."""
+    return PROCESS_GB + volumes_gb(plan.target.shape, 4)

@@ -1,0 +1,113 @@
+"""The graph of a run: one branch per series, from its files to its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nipype.interfaces.utility import Merge
+from nipype.pipeline.engine import Node, Workflow
+
+from bids_sr.interfaces.figures import MakeFigures
+from bids_sr.interfaces.record import WriteRecord
+from bids_sr.workflows.derivatives import init_derivatives_wf
+from bids_sr.workflows.memory import PROCESS_GB, figures_gb
+from bids_sr.workflows.plan import SeriesPlan
+from bids_sr.workflows.preprocess import init_preprocess_wf
+from bids_sr.workflows.super_resolution import init_super_resolution_wf
+from bids_sr.workflows.tensor import init_tensor_wf
+
+NAME = "participant"
+SERIES_FIELDS = ("dwi_file", "bval_file", "bvec_file", "b0_file", "mask_file", "t1w_file")
+MAP_FIELDS = ("acquired_maps", "sr_maps", "cubic_maps", "averaged_sr_maps", "averaged_cubic_maps", "tissue_file")
+SAVED_MAPS = ("acquired_derivatives", "sr_derivatives", "cubic_derivatives", "tensor_table")
+
+
+def init_participant_wf(
+    plans: Sequence[SeriesPlan], records: Sequence[Mapping[str, Any]], name: str = NAME
+) -> Workflow:
+    """One branch per series; branches know nothing of each other, so one that fails stops no other.
+
+    Parameters
+    ----------
+    plans : sequence of SeriesPlan
+    records : sequence of mappings
+        Opening record of each.
+    """
+    workflow = Workflow(name=name)
+    workflow.add_nodes([init_series_wf(plan, record) for plan, record in zip(plans, records, strict=True)])
+    return workflow
+
+
+def init_series_wf(plan: SeriesPlan, record: Mapping[str, Any]) -> Workflow:
+    """A series: preprocessed, restored, fitted and compared, saved, drawn, recorded."""
+    preprocess, restore = init_preprocess_wf(plan), init_super_resolution_wf(plan)
+    tensor, derivatives = init_tensor_wf(plan), init_derivatives_wf(plan)
+    figures = figures_node(plan)
+    workflow = Workflow(name=plan.workflow_name)
+    workflow.connect(
+        [
+            (
+                preprocess,
+                restore,
+                [(f"outputs.{name}", f"inputs.{name}") for name in ("dwi_file", "bval_file", "mask_file")],
+            ),
+            (preprocess, tensor, [(f"outputs.{name}", f"inputs.{name}") for name in SERIES_FIELDS]),
+            (restore, tensor, [("outputs.mask_file", "inputs.target_mask_file")]),
+            (restore, tensor, [(f"outputs.{name}", f"inputs.{name}") for name in ("sr_file", "cubic_file")]),
+            (
+                preprocess,
+                derivatives,
+                [(f"outputs.{name}", f"inputs.{name}") for name in ("t1w_file", "mask_file", "bval_file", "bvec_file")],
+            ),
+            (restore, derivatives, [("outputs.mask_file", "inputs.target_mask_file")]),
+            (restore, derivatives, [(f"outputs.{name}", f"inputs.{name}") for name in ("sr_file", "cubic_file")]),
+            (tensor, derivatives, [(f"outputs.{name}", f"inputs.{name}") for name in SAVED_MAPS]),
+            (preprocess, figures, [("outputs.dwi_file", "acquired_file")]),
+            (
+                preprocess,
+                figures,
+                [(f"outputs.{name}", name) for name in ("bval_file", "bvec_file", "mask_file", "t1w_file")],
+            ),
+            (restore, figures, [("outputs.mask_file", "target_mask_file")]),
+            (restore, figures, [(f"outputs.{name}", name) for name in ("sr_file", "cubic_file")]),
+            (tensor, figures, [(f"outputs.{name}", name) for name in MAP_FIELDS]),
+        ]
+    )
+    _connect_record(workflow, plan, record, figures)
+    return workflow
+
+
+def figures_node(plan: SeriesPlan) -> Node:
+    """The node that draws a series."""
+    interface = MakeFigures(
+        b0_threshold=plan.config.b0_threshold,
+        figures_dir=str(plan.layout.figures(plan.series)),
+        stem=plan.stem,
+        random_seed=plan.config.random_seed,
+    )
+    return Node(interface, name="figures", mem_gb=figures_gb(plan))
+
+
+def _connect_record(workflow: Workflow, plan: SeriesPlan, record: Mapping[str, Any], figures: Node) -> None:
+    """Add the record, which is written after everything else and so says that the series is done."""
+    write = WriteRecord(record=dict(record), output_dir=str(plan.config.output_dir), out_file=str(plan.record_file))
+    node = Node(write, name="record", mem_gb=PROCESS_GB)
+    report_times = Node(Merge(2), name="report_times", run_without_submitting=True)
+    preprocess, restore, tensor, derivatives = (
+        workflow.get_node(name) for name in ("preprocess", "super_resolution", "tensor", "derivatives")
+    )
+    workflow.connect(
+        [
+            (preprocess, node, [(f"outputs.{name}", name) for name in ("gradients", "mask", "registration")]),
+            (preprocess, node, [("outputs.seconds", "preprocess_seconds")]),
+            (restore, node, [("outputs.seconds", "super_resolution_seconds")]),
+            (tensor, node, [(f"outputs.{name}", name) for name in ("tensor_table", "truth_table")]),
+            (tensor, node, [("outputs.seconds", "tensor_seconds")]),
+            (derivatives, node, [("outputs.files", "outputs")]),
+            (derivatives, report_times, [("outputs.seconds", "in1")]),
+            (figures, report_times, [("seconds", "in2")]),
+            (report_times, node, [("out", "report_seconds")]),
+            (figures, node, [("figures", "figures")]),
+        ]
+    )

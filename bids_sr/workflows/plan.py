@@ -1,0 +1,235 @@
+"""What is known of a series before anything runs: grids, model, device, truth, fingerprint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+from nibabel.filebasedimages import ImageFileError
+
+from bids_sr import __version__
+from bids_sr.bids.citation import software_versions
+from bids_sr.bids.inputs import DwiSeries
+from bids_sr.bids.outputs import OutputLayout, bids_uri, dataset_links, resolution_label
+from bids_sr.bids.truth import Truth, find_truth
+from bids_sr.config import Config
+from bids_sr.errors import NotFourDimensionalError, OutOfMemoryError, UnreadableImageError
+from bids_sr.geometry import Grid, target_grid
+from bids_sr.inference.memory import estimate
+from bids_sr.inference.upsampler import check_scale
+from bids_sr.models.registry import CUBIC as CUBIC_CARD
+from bids_sr.models.registry import ModelCard
+from bids_sr.records import RELEVANT_OPTIONS, SCHEMA, fingerprint
+
+CUBIC = CUBIC_CARD.name
+
+
+@dataclass(frozen=True)
+class SeriesPlan:
+    """A series and all that decides what happens to it.
+
+    Attributes
+    ----------
+    series : DwiSeries
+    config : Config
+    card : ModelCard
+    device : str
+        Resolved: ``cpu`` or ``cuda:N``.
+    source, target : Grid
+        As acquired, and as asked for.
+    n_volumes : int
+    t1w_shape : tuple of int, (3,)
+        Of the T1w, zeros without one.
+    truth : Truth or None
+        Known on the target grid, in the demo's dataset.
+    fingerprint : str
+        SHA-256 over inputs, options, weights and version.
+    """
+
+    series: DwiSeries
+    config: Config
+    card: ModelCard
+    device: str
+    source: Grid
+    target: Grid
+    n_volumes: int
+    t1w_shape: tuple[int, int, int]
+    truth: Truth | None
+    fingerprint: str
+
+    @property
+    def layout(self) -> OutputLayout:
+        """Where the outputs are."""
+        return OutputLayout(self.config.output_dir)
+
+    @property
+    def resolution(self) -> str:
+        """The `res` entity of what lies on the target grid."""
+        return resolution_label(self.target.voxel_sizes)
+
+    @property
+    def stem(self) -> str:
+        """Beginning of the names of pictures and record."""
+        return f"{self.series.stem}_res-{self.resolution}"
+
+    @property
+    def workflow_name(self) -> str:
+        """Name of the series' graph and work folder; work of other inputs, options or versions has another name."""
+        return re.sub(r"\W", "_", f"{self.stem}_{self.fingerprint[:12]}")
+
+    @property
+    def record_file(self) -> Path:
+        """Where the record is."""
+        return self.layout.figures(self.series) / f"{self.stem}_desc-record.json"
+
+    @property
+    def registers_t1w(self) -> bool:
+        """Whether there is a T1w that still has to be brought into the world of the series."""
+        return self.series.t1w is not None and not self.series.t1w_is_aligned
+
+    @property
+    def threads(self) -> int:
+        """Processors that one stage may use."""
+        return max(1, min(self.config.omp_nthreads, self.config.nprocs))
+
+    @property
+    def target_inputs(self) -> dict[str, Any]:
+        """The target grid as inputs of an interface."""
+        return {"target_shape": list(self.target.shape), "target_affine": self.target.affine.tolist()}
+
+    def restore_gb(self, model: str) -> float:
+        """Memory that restoring takes, in GB."""
+        card = CUBIC_CARD if model == CUBIC else self.card
+        return float(estimate(self.source.shape, self.n_volumes, self.target.shape, card).peak_gb)
+
+    def uri(self, path: Path) -> str:
+        """BIDS URI of an input or output file."""
+        return bids_uri(dataset_links(self.config), path)
+
+
+def plan_series(series: DwiSeries, config: Config, card: ModelCard, device: str) -> SeriesPlan:
+    """Read the headers of a series and decide what will happen to it.
+
+    Raises
+    ------
+    UnreadableImageError, NotFourDimensionalError, CoarserGridError, ScaleTooLargeError
+        If the series cannot be used as asked.
+    OutOfMemoryError
+        If restoring it needs more memory than there is.
+    """
+    image = _open(series.dwi)
+    if len(image.shape) != 4:
+        raise NotFourDimensionalError(dwi=series.dwi, shape=image.shape)
+    source = Grid.of(image)
+    target = target_grid(source, config.output_resolution, config.scale, series.dwi.name)
+    check_scale(source, target, card, series.dwi.name)
+    t1w_shape = Grid.of(_open(series.t1w)).shape if series.t1w is not None else (0, 0, 0)
+    inputs = [series.dwi, series.bval, series.bvec, series.t1w, series.mask]
+    options = {name: getattr(config, name) for name in RELEVANT_OPTIONS}
+    options |= {"device": device, "model": card.name, "sidecar": dict(series.sidecar)}
+    key = fingerprint(inputs, options, card.weights_sha256)
+    truth = find_truth(series, target)
+    plan = SeriesPlan(series, config, card, device, source, target, image.shape[3], t1w_shape, truth, key)
+    _check_memory(plan)
+    return plan
+
+
+def _check_memory(plan: SeriesPlan) -> None:
+    """Refuse a series that cannot be restored in the memory there is, before hours are spent on it."""
+    needed, available = plan.restore_gb(plan.card.name), plan.config.memory_gb
+    if needed > available:
+        raise OutOfMemoryError(what=plan.series.label, needed_gb=needed, available_gb=available)
+
+
+def _open(file: Path) -> Any:
+    """An image whose header can be read."""
+    try:
+        return nib.load(file)
+    except (ImageFileError, OSError, EOFError) as error:
+        raise UnreadableImageError(path=file, reason=str(error).splitlines()[0]) from error
+
+
+def opening_record(plan: SeriesPlan, started: str) -> dict[str, Any]:
+    """The record of a series before it runs.
+
+    Parameters
+    ----------
+    plan : SeriesPlan
+    started : str
+        ISO 8601 time.
+    """
+    series, config = plan.series, plan.config
+    return {
+        "schema": SCHEMA,
+        "status": "failed",
+        "label": series.label,
+        "entities": dict(series.entities),
+        "stem": series.stem,
+        "started": started,
+        "version": __version__,
+        "software": software_versions(),
+        "command_line": config.command_line,
+        "options": {name: _plain_option(getattr(config, name)) for name in RELEVANT_OPTIONS},
+        "fingerprint": plan.fingerprint,
+        "inputs": _input_uris(plan),
+        "grids": _grids(plan),
+        "model": _model(plan),
+        "warnings": opening_warnings(plan),
+    }
+
+
+def _plain_option(value: Any) -> Any:
+    """An option as JSON holds it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _input_uris(plan: SeriesPlan) -> dict[str, str | None]:
+    """BIDS URIs of the files read, and why the T1w is the one it is."""
+    files = {name: getattr(plan.series, name) for name in ("dwi", "bval", "bvec", "t1w", "mask")}
+    uris = {name: None if file is None else plan.uri(file) for name, file in files.items()}
+    return {**uris, "t1w_note": plan.series.t1w_note}
+
+
+def _grids(plan: SeriesPlan) -> dict[str, Any]:
+    """Both grids in numbers."""
+    scale = plan.source.voxel_sizes / plan.target.voxel_sizes
+    return {
+        "acquired": {"shape": list(plan.source.shape), "voxel_sizes": _rounded(plan.source.voxel_sizes)},
+        "target": {
+            "shape": list(plan.target.shape),
+            "voxel_sizes": _rounded(plan.target.voxel_sizes),
+            "scale": _rounded(scale),
+        },
+    }
+
+
+def _rounded(values: Any) -> list[float]:
+    """Numbers for people: four decimals."""
+    return [round(float(value), 4) for value in values]
+
+
+def _model(plan: SeriesPlan) -> Mapping[str, Any]:
+    """The model in the record's words."""
+    card = plan.card
+    names = ("name", "description", "weights_sha256", "parameters", "uses_t1w")
+    return {
+        **{name: getattr(card, name) for name in names},
+        "scale_range": list(card.scale_range),
+        "device": plan.device,
+    }
+
+
+def opening_warnings(plan: SeriesPlan) -> list[str]:
+    """What a reader should know before anything ran: no T1w, or one of another session."""
+    series, tissue = plan.series, "Tissue classes come from the diffusion tensor alone."
+    if not plan.config.use_t1w:
+        return [f"Run without a T1w image, as asked (--no-t1w). {tissue}"]
+    if series.t1w is None:
+        return [f"No T1w image was found for this subject: T1w-free mode. {tissue}"]
+    if not series.t1w_note.startswith("same session"):
+        return [f"The T1w image is not of the same session ({series.t1w_note}). Check that anatomy has not changed."]
+    return []

@@ -1,0 +1,67 @@
+"""The methods text tells what was done, nothing else, and each reference it cites exists and resolves."""
+
+import re
+
+import pytest
+
+from bids_sr.bids.citation import bibliography, cited_keys, methods_text, references, software_versions, write_citation
+from tests.reports.brains import record
+
+TEXTS = {
+    "full": [record({"agreement": {"fa": {}}, "colour_fa": {}})],
+    "cubic": [record() | {"model": {"name": "cubic"}}],
+    "given mask, no T1w": [record() | {"mask": {"source": "given"}, "registration": None, "inputs": {"t1w": None}}],
+    "bare": [{"status": "done"}],
+    "mixed": [record(), record() | {"inputs": {"t1w": None}, "mask": {"source": "given"}, "software": {}}],
+    "failed": [{"status": "failed"}],
+    "nothing": [],
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_cited_key_is_in_the_bibliography(name):
+    text = methods_text(TEXTS[name])
+    assert [entry.key for entry in references(cited_keys(text))] == cited_keys(text)
+
+
+@pytest.mark.parametrize("key", sorted(bibliography()))
+def test_entries_are_complete_and_resolve(key):
+    entry = bibliography()[key]
+    assert {"author", "title", "year"} <= set(entry.fields)
+    assert {"journal", "booktitle", "publisher"} & set(entry.fields)
+    assert re.fullmatch(r"(19|20)\d\d", entry.fields["year"])
+    assert "doi" in entry.fields or "eprint" in entry.fields
+    assert re.fullmatch(r"10\.\d{4,9}/\S+", entry.fields.get("doi", "10.1234/x"))
+    assert re.fullmatch(r"\d{4}\.\d{4,5}", entry.fields.get("eprint", "2404.03209"))
+    assert entry.url.startswith(("https://doi.org/10.", "https://arxiv.org/abs/"))
+    assert not re.search(r"[{}\\]", entry.text)
+
+
+def test_every_entry_of_the_file_is_read():
+    source = "\n".join(entry.bibtex for entry in bibliography().values())
+    assert source.count("@") == len(bibliography()) >= 15
+
+
+def test_every_entry_can_be_cited():
+    everything = set().union(*(cited_keys(methods_text(records)) for records in TEXTS.values()))
+    everything |= set(cited_keys(methods_text([record() | {"software": dict.fromkeys(software_versions(), "1")}])))
+    assert everything == set(bibliography())
+
+
+def test_only_what_was_done_is_told():
+    text = methods_text(TEXTS["full"])
+    assert "registered rigidly" in text and "median Otsu" in text and "812,345 parameters" in text
+    assert "2 × 2 × 3 mm became 1 × 1 × 1.5 mm" in text and "DIPY 1.12.0 [@dipy]" in text
+    bare = methods_text(TEXTS["given mask, no T1w"])
+    assert "registered" not in bare and "Otsu" not in bare and "no T1-weighted image" in bare
+    cubic = methods_text(TEXTS["cubic"])
+    assert "no network was used" in cubic and "csrdmri" not in cubic and "PyTorch [@pytorch] on" not in cubic
+    assert "nothing to describe" in methods_text(TEXTS["failed"])
+
+
+def test_the_files_hold_the_cited_entries_and_no_other(tmp_path):
+    write_citation(tmp_path, TEXTS["full"])
+    text, source = ((tmp_path / f"CITATION.{kind}").read_text() for kind in ("md", "bib"))
+    assert set(re.findall(r"@\w+\{([\w-]+),", source)) == set(cited_keys(text))
+    assert "https://arxiv.org/abs/2404.03209" in text
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["CITATION.bib", "CITATION.md"]

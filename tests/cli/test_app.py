@@ -1,0 +1,260 @@
+"""The command line takes the words that users of other BIDS Apps know, and refuses others with one line."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bids_sr.cli.app import build_parser, main, parse_args
+from bids_sr.config import Config
+from bids_sr.errors import ConfigurationError, InputError, NoSuchSubjectError
+from tests.skeleton import Skeleton
+
+HEAVY = ("bids", "dipy", "matplotlib", "nibabel", "nipype", "numpy", "pandas", "scipy", "torch")
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    skeleton = Skeleton(tmp_path / "raw")
+    skeleton.dwi("sub-01_dir-AP")
+    skeleton.dwi("sub-02")
+    skeleton.t1w("sub-02")
+    return skeleton
+
+
+def parse(*words):
+    return parse_args(["raw", "out", "participant", *words])
+
+
+@pytest.mark.usefixtures("raw")
+class TestOptions:
+    def test_defaults(self, tmp_path):
+        config = parse("--scale", "2")
+        assert config.bids_dir == tmp_path / "raw"
+        assert config.work_dir == tmp_path / "work"
+        assert config.scale == (2.0, 2.0, 2.0)
+        assert config.output_resolution is None
+        assert config.participants == ()
+        assert 1 <= config.omp_nthreads <= min(config.nprocs, 8)
+        assert config.command_line == "bids_sr raw out participant --scale 2"
+
+    def test_every_value_has_its_field(self):
+        values = vars(build_parser().parse_args(["a", "b", "participant", "--scale", "2"]))
+        assert set(values) - {"config_file"} == set(Config.__dataclass_fields__) - {"run_id", "command_line"}
+
+    @pytest.mark.parametrize("words", [["1.25"], ["1.25", "1.25", "1.25"]])
+    @pytest.mark.parametrize("spelling", ["--output-resolution", "--output_resolution"])
+    def test_resolution(self, spelling, words):
+        assert parse(spelling, *words).output_resolution == (1.25, 1.25, 1.25)
+
+    @pytest.mark.parametrize("words", [["01", "02"], ["01,02"], ["sub-01", "sub-02"], ["sub-01,02", "01"]])
+    @pytest.mark.parametrize("option", ["--participant-label", "--participant_label"])
+    def test_participants(self, option, words):
+        assert parse("--scale", "2", option, *words).participants == ("01", "02")
+
+    @pytest.mark.parametrize("option", ["--session-label", "--session-id", "--session_id"])
+    def test_sessions(self, option):
+        assert parse("--scale", "2", option, "ses-1", "2").sessions == ("1", "2")
+
+    def test_values_keep_their_underscores(self, tmp_path):
+        assert parse("--scale", "2", "--work_dir=my_work").work_dir == tmp_path / "my_work"
+
+    def test_derivatives_join(self, tmp_path):
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+        config = parse("--scale", "2", "--derivatives", "a=a", "-d", "b=b")
+        assert config.derivatives == {"a": tmp_path / "a", "b": tmp_path / "b"}
+
+    def test_filter_file(self, tmp_path):
+        (tmp_path / "filter.json").write_text('{"dwi": {"direction": null}, "flair": {"x": "*"}}')
+        assert parse("--scale", "2", "--bids-filter-file", "filter.json").filters["dwi"] == {"direction": None}
+
+    def test_switches(self):
+        config = parse("--scale", "2", "--no-t1w", "--skip_bids_validator", "--notrack", "-vv", "--mem", "1.5G")
+        assert (config.use_t1w, config.validate, config.verbosity, config.memory_gb) == (False, False, 2, 1.5)
+
+    @pytest.mark.parametrize("switch", ["--reports-only", "--boilerplate-only"])
+    def test_no_grid_is_needed_for_text(self, switch):
+        assert parse(switch).scale is None
+
+    def test_plugin(self, tmp_path):
+        (tmp_path / "plugin.yml").write_text("plugin: Linear\n")
+        assert parse("--scale", "2", "--use-plugin", "plugin.yml").plugin_file == tmp_path / "plugin.yml"
+
+    def test_run_ids_differ(self):
+        assert parse("--scale", "2").run_id != parse("--scale", "2").run_id
+
+    def test_config_file_gives_defaults_that_words_override(self, tmp_path):
+        written = parse("--scale", "2", "--b0-threshold", "70", "--participant-label", "01", "--no-t1w")
+        (tmp_path / "run.toml").write_text(written.to_toml())
+        again = parse("--config-file", "run.toml", "--participant-label", "02")
+        assert (again.scale, again.b0_threshold, again.use_t1w) == ((2.0, 2.0, 2.0), 70.0, False)
+        assert again.participants == ("02",)
+        assert again.run_id != written.run_id
+
+    def test_grid_of_the_words_replaces_that_of_the_config_file(self, tmp_path):
+        (tmp_path / "run.toml").write_text("scale = 2.0\n")
+        config = parse("--config-file", "run.toml", "--output-resolution", "1")
+        assert (config.scale, config.output_resolution) == (None, (1.0, 1.0, 1.0))
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            ([], "--output-resolution"),
+            (["--scale", "2", "--output-resolution", "1"], "not allowed with"),
+            (["--scale", "2", "2"], "one number or three"),
+            (["--scale", "two"], "--scale"),
+            (["--scale", "2", "--mem", "1Q"], "amount of memory"),
+            (["--scale", "2", "--participant-label", "sub-0_1"], "not a BIDS label"),
+            (["--scale", "2", "--derivatives", "path"], "NAME=PATH"),
+            (["--scale", "2", "--derivatives", "raw=raw"], "NAME=PATH"),
+            (["--scale", "2", "--bids-filter-file", "nowhere.json"], "does not exist"),
+            (["--scale", "2", "--bids-filter-file", "raw"], "raw is not valid text"),
+            (["--scale", "2", "--bids-filter-file", "broken"], "not valid JSON"),
+            (["--scale", "2", "--bids-filter-file", "list"], "must have the form"),
+            (["--scale", "2", "--use-plugin", "broken"], "not valid YAML"),
+            (["--scale", "2", "--use-plugin", "list"], "key plugin"),
+            (["--config-file", "broken"], "not valid TOML"),
+            (["--scale", "2", "--uncertainty"], "unrecognized"),
+            (["--scale", "2", "--low-mem"], "unrecognized"),
+            (["--scale", "2", "--dry"], "unrecognized"),
+        ],
+    )
+    def test_wrong_words(self, tmp_path, words, message):
+        (tmp_path / "broken").write_text("{a: [")
+        (tmp_path / "list").write_text("[1]")
+        with pytest.raises(InputError, match=message) as caught:
+            parse(*words)
+        assert caught.value.exit_code == 2
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("level", "message"), [("group", "not part of this version"), ("Participant", "not an analysis level")]
+)
+def test_other_levels_are_refused(level, message):
+    with pytest.raises(ConfigurationError, match=message):
+        parse_args(["raw", "out", level, "--scale", "2"])
+
+
+# The program
+
+
+def run_program(*words):
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "bids_sr", *words]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    return result, time.perf_counter() - start
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_import_nothing_heavy(option):
+    code = (
+        "import sys\nfrom bids_sr.cli.app import main\n"
+        f"try: main(['{option}'])\nexcept SystemExit as end: print('exit', end.code)\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("exit 0\n[]\n")
+
+
+def test_version_of_the_program():
+    result, _ = run_program("--version")
+    assert result.returncode == 0
+    assert result.stdout.startswith("bids_sr 0.")
+
+
+def test_a_mistake_is_one_line_and_status_2():
+    result, _ = run_program("/nowhere", "out", "participant", "--scale", "2")
+    assert result.returncode == 2
+    assert result.stderr.startswith("bids_sr: error: BIDS_DIR: /nowhere does not exist.")
+    assert result.stderr.count("\n") == 1
+
+
+def test_traceback_on_request():
+    result, _ = run_program("/nowhere", "out", "participant", "--scale", "2", "-v")
+    assert result.returncode == 2
+    assert "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (NoSuchSubjectError(missing="09", bids_dir="raw", available="01"), 2, "no sub-09"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (MemoryError(), 137, "out of memory"),
+        (ZeroDivisionError("division by zero"), 1, "this is a bug"),
+    ],
+)
+def test_status_of_what_a_run_raises(raw, monkeypatch, capsys, error, status, text):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr("bids_sr.cli.app._run", fail)
+    assert main(["raw", "out", "participant", "--scale", "2"]) == status
+    message = capsys.readouterr().err
+    assert text in message
+    assert message.count("\n") == 1
+
+
+def test_configuration_reaches_the_engine(raw, monkeypatch):
+    seen = []
+    engine = type(sys)("bids_sr.workflows.engine")
+    engine.run = lambda config: seen.append(config) or 7
+    monkeypatch.setitem(sys.modules, "bids_sr.workflows.engine", engine)
+    assert main(["raw", "out", "participant", "--scale", "2"]) == 7
+    assert seen[0].bids_dir == raw.root
+
+
+# --dry-run
+
+
+def dry_run(capsys, *words):
+    status = main(["raw", "out", "participant", "--dry-run", "--model", "cubic", "--device", "cpu", *words])
+    return status, capsys.readouterr()
+
+
+@pytest.mark.usefixtures("raw")
+class TestDryRun:
+    def test_table_tells_series_t1w_and_grids(self, capsys, tmp_path):
+        status, printed = dry_run(capsys, "--output-resolution", "1")
+        assert status == 0
+        heading, first, second, *_ = printed.out.splitlines()
+        assert heading.split() == ["series", "volumes", "t1w", "mask", "acquired", "asked", "time", "memory"]
+        assert first.startswith("sub-01 dir-AP")
+        assert "none" in first
+        assert "sub-02_T1w.nii.gz (same session)" in second
+        assert "6x6x4 @ 2x2x2 mm" in second
+        assert "12x12x8 @ 1x1x1 mm" in second
+        assert not (tmp_path / "out").exists()
+        assert not (tmp_path / "work").exists()
+
+    def test_a_series_that_cannot_run_is_told_and_the_others_listed(self, raw, capsys):
+        raw.dwi("sub-03", size=4.0)
+        status, printed = dry_run(capsys, "--output-resolution", "3")
+        assert status == 2
+        assert "sub-03" in printed.out
+        assert printed.out.count("cannot run: ") == 2
+
+    def test_images_that_are_not_series(self, raw, capsys):
+        raw.image("sub-01_dir-AP", "dwi", "dwi", shape=(4, 4, 4))
+        (raw.root / "sub-02/dwi/sub-02_dwi.nii.gz").write_bytes(b"not an image")
+        status, printed = dry_run(capsys, "--scale", "2")
+        assert status == 2
+        assert "four dimensions" in printed.out
+        assert "cannot be read as a NIfTI image" in printed.out
+
+    def test_missing_subject(self, capsys):
+        status, printed = dry_run(capsys, "--scale", "2", "--participant-label", "09")
+        assert status == 2
+        assert "no sub-09" in printed.err
+
+    def test_filter_applies(self, capsys, tmp_path):
+        (tmp_path / "f.json").write_text(json.dumps({"dwi": {"direction": "AP"}}))
+        _, printed = dry_run(capsys, "--scale", "2", "--bids-filter-file", "f.json")
+        assert "sub-01" in printed.out
+        assert "sub-02" not in printed.out

@@ -1,0 +1,249 @@
+"""The page is one file that says what was done, hides nothing and runs nothing that it was given."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from bids_sr.reports.figures import save_series_figures
+from bids_sr.reports.html import (
+    duration,
+    grey_level,
+    render_subject_report,
+    table_groups,
+    verdict,
+    write_subject_report,
+)
+from tests.reports.brains import anatomy, averaged, fine_panel, panel, record, rows
+
+FAILED = {
+    "schema": 1,
+    "status": "failed",
+    "label": "sub-01 dir-PA",
+    "error": {"message": "16 b-values for 17 volumes", "node": "gradients", "crash_file": "logs/crash-1.txt"},
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A record whose pictures exist."""
+    folder = tmp_path_factory.mktemp("figures")
+    acquired = panel()
+    figures = save_series_figures(
+        folder,
+        "sub-01_res-1",
+        acquired=acquired,
+        sr=fine_panel(),
+        cubic=fine_panel(),
+        dwi_volume=1,
+        dwi_b=1000.0,
+        t1w=anatomy(),
+        averaged=averaged(acquired),
+        tissues=np.where(acquired.mask, 3, 0).astype(np.uint8),
+        bvals=np.array([0.0, 1000, 1000]),
+        bvecs=np.array([[0.0, 0, 0], [1, 0, 0], [0, 0, 1]]),
+    )
+    return folder, record(figures)
+
+
+class Page(HTMLParser):
+    """Elements of a page with their attributes, and checks that each id is used once."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.text = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def test_nothing_is_loaded_from_elsewhere(made):
+    folder, done = made
+    text = render_subject_report("01", [done], folder)
+    page = Page(text)
+    sources = [
+        e.get("src") or e.get("href") for tag, e in page.elements if tag in {"img", "script", "link", "image", "use"}
+    ]
+    assert all(source is None or source.startswith("data:") for source in sources)
+    assert "url(" not in text and "@import" not in text
+    assert {e["href"].split(":")[0] for e in page.all("a") if not e["href"].startswith("#")} <= {"https"}
+
+
+def test_every_picture_says_what_it_shows(made):
+    folder, done = made
+    page = Page(render_subject_report("01", [done], folder))
+    pictures = page.all("img")
+    assert len(pictures) > 100
+    assert all(picture["alt"].strip() for picture in pictures)
+    assert all(drawing.get("aria-label") for drawing in page.all("svg") if drawing.get("role") == "img")
+
+
+def test_ids_are_unique_and_links_arrive(made):
+    folder, done = made
+    page = Page(render_subject_report("01", [done, done, FAILED], folder))
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = [a["href"][1:] for a in page.all("a") if a["href"].startswith("#")]
+    controls = [a[key] for _, a in page.elements for key in ("aria-controls", "aria-labelledby") if key in a]
+    assert set(targets + controls) <= set(ids)
+
+
+def test_what_a_dataset_says_of_itself_is_shown_as_text(made):
+    folder, done = made
+    evil = "<script>alert(1)</script>"
+    spoilt = done | {
+        "label": evil,
+        "warnings": [evil],
+        "command_line": evil,
+        "version": evil,
+        "outputs": [evil],
+        "options": {evil: evil},
+        "model": done["model"] | {"name": evil},
+    }
+    failed = FAILED | {"error": {"message": evil, "node": evil, "crash_file": evil}}
+    text = render_subject_report(evil, [spoilt, failed], folder)
+    assert evil not in text
+    assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 8
+
+
+def test_names_in_any_script_and_long_paths_survive(made):
+    folder, done = made
+    path = "/data/" + "very-long-folder/" * 40
+    text = render_subject_report("田中", [done | {"label": "sub-é ses-Ж", "command_line": path}], folder)
+    assert "Subject 田中" in text and "sub-é ses-Ж" in text and path in text
+
+
+def test_warnings_and_failures_come_first(made):
+    folder, done = made
+    text = render_subject_report("sub-01", [done | {"warnings": ["No T1w was found."]}, FAILED], folder)
+    start = text.index("<h1>Subject 01</h1>")
+    first_series = text.index('<article id="series-1"')
+    for words in ("1 of 2 series failed", "No T1w was found.", "16 b-values for 17 volumes"):
+        assert start < text.index(words) < first_series
+    assert "logs/crash-1.txt" in text
+
+
+def test_the_numbers_are_those_of_the_table(made):
+    folder, done = made
+    text = render_subject_report("01", [done], folder)
+    assert '<td class="start">−0.020</td>' in text
+    assert '<td class=" better">0.030</td>' in text
+    assert "74.5" not in text and "1 min 15 s" in text
+
+
+def test_the_truth_has_its_own_table(made):
+    folder, done = made
+    truth = [row | {"method": "truth"} if row["method"] == "orig" else row for row in rows()]
+    assert "Against the known truth" not in render_subject_report("01", [done], folder)
+    assert "Against the known truth" in render_subject_report("01", [done | {"truth_table": truth}], folder)
+
+
+@pytest.mark.parametrize("dropped", sorted(record()))
+def test_a_record_may_lack_anything(made, dropped):
+    folder, done = made
+    partial = {key: value for key, value in done.items() if key != dropped}
+    assert "</html>" in render_subject_report("01", [partial], folder)
+
+
+def test_a_missing_picture_is_told_not_fatal(made, tmp_path):
+    _, done = made
+    assert "Picture missing: Acquired, FA" in render_subject_report("01", [done], tmp_path)
+
+
+def test_no_record_at_all(tmp_path):
+    assert "Nothing was processed" in render_subject_report("01", [], tmp_path)
+
+
+def test_the_page_is_written_whole(made, tmp_path):
+    folder, done = made
+    page = tmp_path / "out" / "sub-01.html"
+    write_subject_report("01", [done], page, folder)
+    assert page.read_text(encoding="utf-8").endswith("</html>\n") or page.read_text(encoding="utf-8").endswith(
+        "</html>"
+    )
+    assert [file.name for file in page.parent.iterdir()] == ["sub-01.html"]
+    before = page.read_bytes()
+    with pytest.raises(TypeError):
+        write_subject_report("01", [done | {"grids": {"acquired": {"shape": 3, "voxel_sizes": 3}}}], page, folder)
+    assert page.read_bytes() == before
+
+
+def test_the_same_records_give_the_same_page(made):
+    folder, done = made
+    assert render_subject_report("01", [done], folder) == render_subject_report("01", [done], folder)
+
+
+def test_verdicts():
+    good = {"status": "done", "warnings": []}
+    assert verdict([good])["level"] == "good"
+    assert verdict([good | {"warnings": ["x"]}])["level"] == "warning"
+    assert verdict([good, FAILED])["level"] == "bad"
+
+
+def test_better_is_said_only_where_it_is_so():
+    (line, *_) = table_groups(rows())[0]["lines"]
+    assert line["better"] == {"mae": "sr", "correlation": "sr", "v1_angle": "sr"}
+    same = [row | {"mae": 0.05 if row["method"] != "orig" else None} for row in rows()]
+    assert table_groups(same)[0]["lines"][0]["better"]["mae"] == ""
+    assert table_groups([row for row in rows() if row["method"] != "cubic"])[0]["lines"][0]["better"]["mae"] == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(4.26, "4.3 s"), (59.4, "59 s"), (75, "1 min 15 s"), (3600, "1 h 0 min"), (7325, "2 h 2 min")]
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(36481.2, "36,481"), (0.0123456, "0.01235"), (-2, "−2"), (0.0, "0")])
+def test_grey_levels(value, text):
+    assert grey_level(value) == text
+
+
+DRIVE = """<script>
+const seen = [];
+for (const viewer of document.querySelectorAll("[data-viewer]")) {
+  const range = viewer.querySelector("input[type=range]");
+  range.value = 30; range.dispatchEvent(new Event("input"));
+  const left = viewer.querySelector("select[data-side=left]");
+  if (left) { left.value = left.options[1].value; left.dispatchEvent(new Event("input")); }
+  const shown = viewer.querySelector(".stage .is-left").dataset.method;
+  seen.push(viewer.style.getPropertyValue("--cut") + (left && shown !== left.value ? " wrong layer" : ""));
+  const sideBySide = viewer.querySelector("[data-side-by-side]");
+  sideBySide.click(); if (viewer.classList.contains("sliding")) seen.push("still sliding"); sideBySide.click();
+}
+const tabs = document.querySelectorAll("[data-tabs] [role=tab]");
+tabs[1].click();
+seen.push(document.getElementById(tabs[0].getAttribute("aria-controls")).hidden ? "tab moved" : "tab stuck");
+document.querySelector("[data-theme-button]").click();
+seen.push(document.documentElement.dataset.theme);
+seen.push(document.documentElement.scrollWidth <= innerWidth ? "fits" : "too wide");
+document.title = "drove " + [...new Set(seen)].join("|");
+</script>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium to open the page with")
+def test_a_browser_drives_the_page_with_no_complaint(made, tmp_path):
+    folder, done = made
+    page = tmp_path / "page.html"
+    text = render_subject_report("01", [done, FAILED], folder)
+    page.write_text(text.replace("</body>", DRIVE + "</body>"), encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    command = ["chromium", *flags, "--enable-logging=stderr", f"--user-data-dir={tmp_path}/profile"]
+    run = subprocess.run(
+        [*command, "--window-size=500,900", "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=180
+    )
+    title = re.search(r"<title>(.*?)</title>", run.stdout)
+    assert title is not None and title[1] == "drove 30%|tab moved|light|fits"
+    assert ":CONSOLE" not in run.stderr

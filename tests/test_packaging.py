@@ -1,0 +1,228 @@
+"""What surrounds the code says the same thing everywhere and names nothing that is not there."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import bids_sr
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CIRCLECI = yaml.safe_load((ROOT / ".circleci/config.yml").read_text())
+SINGULARITY = (ROOT / "singularity.def").read_text()
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+TEXT_SUFFIXES = {
+    "",
+    ".bib",
+    ".cff",
+    ".cfg",
+    ".css",
+    ".def",
+    ".html",
+    ".j2",
+    ".js",
+    ".json",
+    ".md",
+    ".py",
+    ".toml",
+    ".txt",
+    ".yml",
+}
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|Users|root|work|tmp)/\w+|\bfile://")
+
+
+def project_files() -> list[Path]:
+    """Files that belong to the project, found by git or, in an unpacked archive, by the folders that hold them."""
+    git = shutil.which("git")
+    if git and (ROOT / ".git").exists():
+        command = [git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+        return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+    folders = ("bids_sr", "tests", "benchmarks", "docs")
+    return [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+
+
+def required_packages() -> set[str]:
+    """Names of all packages that pyproject.toml asks for, extras included."""
+    extras = [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
+    return {re.match(r"[\w.-]+", line)[0].lower() for line in PROJECT["dependencies"] + extras}
+
+
+def circleci_steps(steps: list[Any]) -> Iterator[tuple[str, Any]]:
+    """Name and arguments of every step."""
+    for step in steps:
+        yield (step, {}) if isinstance(step, str) else next(iter(step.items()))
+
+
+def workflow_jobs() -> list[tuple[str, dict[str, Any]]]:
+    """Jobs that the workflows run, with their options."""
+    return [named for flow in CIRCLECI["workflows"].values() for named in circleci_steps(flow["jobs"])]
+
+
+def singularity_sections() -> dict[str, str]:
+    """Sections of the definition file, without their leading per cent sign."""
+    parts = re.split(r"^%(\w+)[ \t]*$", SINGULARITY, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_the_version_is_the_same_everywhere():
+    stated = {
+        "CITATION.cff": yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"],
+        "CHANGES.md": re.search(r"^## (\S+)", (ROOT / "CHANGES.md").read_text(), re.MULTILINE)[1],
+        "Dockerfile": re.search(r"^ARG VERSION=(\S+)", DOCKERFILE, re.MULTILINE)[1],
+        "singularity.def": re.search(r"image\.version (\S+)", SINGULARITY)[1],
+    }
+    assert stated == dict.fromkeys(stated, bids_sr.__version__)
+    assert PROJECT["dynamic"] == ["version"], "the version is written once, in bids_sr/__init__.py"
+
+
+def test_the_licence_is_the_whole_apache_licence():
+    text = (ROOT / "LICENSE").read_text()
+    assert "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+@pytest.mark.parametrize("script", PROJECT["scripts"])
+def test_every_script_has_its_function(script):
+    module, function = PROJECT["scripts"][script].split(":")
+    source = Path(find_spec(module).origin).read_text()
+    assert f"def {function}(" in source
+
+
+def test_torch_is_pinned_for_reproducing_and_loose_for_installing():
+    constraints = (ROOT / "constraints.txt").read_text().splitlines()
+    assert "torch==2.13.0" in constraints
+    (requirement,) = (line for line in PROJECT["dependencies"] if line.startswith("torch"))
+    assert "==" not in requirement
+
+
+def test_everything_that_is_asked_for_is_constrained_to_one_version():
+    pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    assert {name for name in required_packages() if not name.startswith(("types-", "bids_sr"))} <= pinned
+
+
+def imported_modules() -> set[str]:
+    """Top-level modules that the package imports, also those inside functions."""
+    nodes = [node for path in (ROOT / "bids_sr").rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    members = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    return {name.split(".")[0] for name in plain | members}
+
+
+def test_the_package_names_no_module_that_it_does_not_require():
+    known_as = {"bids": "pybids", "yaml": "pyyaml", "PIL": "pillow", "skimage": "scikit-image"}
+    required = {name.replace("_", "-") for name in required_packages()}
+    foreign = imported_modules() - set(sys.stdlib_module_names) - {"bids_sr"}
+    assert {known_as.get(name, name).lower().replace("_", "-") for name in foreign} <= required
+
+
+def test_every_circleci_job_is_run_and_every_job_that_is_run_exists():
+    assert {name for name, _ in workflow_jobs()} == set(CIRCLECI["jobs"])
+
+
+def test_every_circleci_job_waits_for_jobs_of_its_workflow():
+    for flow in CIRCLECI["workflows"].values():
+        jobs = dict(circleci_steps(flow["jobs"]))
+        assert {other for options in jobs.values() for other in options.get("requires", [])} <= set(jobs)
+
+
+def test_every_circleci_executor_and_command_is_defined_and_used():
+    jobs = CIRCLECI["jobs"].values()
+    assert {job["executor"] for job in jobs if "executor" in job} == set(CIRCLECI["executors"])
+    built_in = {"checkout", "run", "restore_cache", "save_cache", "store_artifacts", "store_test_results"}
+    blocks = [*jobs, *CIRCLECI["commands"].values()]
+    used = {name for block in blocks for name, _ in circleci_steps(block["steps"])}
+    assert used - built_in == set(CIRCLECI["commands"])
+
+
+def test_circleci_hands_each_command_the_parameters_it_declares():
+    for job in CIRCLECI["jobs"].values():
+        for name, arguments in circleci_steps(job["steps"]):
+            if name in CIRCLECI["commands"]:
+                assert set(arguments) == set(CIRCLECI["commands"][name]["parameters"])
+                assert arguments["extras"] in PROJECT["optional-dependencies"]
+
+
+def test_the_make_targets_that_others_call_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    callers = [ROOT / ".ci/run", ROOT / ".circleci/config.yml", ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    calls = re.compile(r"`make ([a-z]+)`|^\s*(?:command: )?make ([a-z]+)$", re.MULTILINE)
+    called = {name for path in callers for pair in calls.findall(path.read_text()) for name in pair if name}
+    assert {"demo", "docs", "lint", "test"} <= called <= targets
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_link_within_the_project_leads_somewhere(page):
+    targets = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_singularity_recipe_has_its_header_and_sections():
+    assert SINGULARITY.startswith("Bootstrap: docker\nFrom: python:3.11-slim-bookworm\n")
+    assert {"help", "labels", "files", "post", "environment", "runscript", "test"} == set(singularity_sections())
+
+
+def test_the_singularity_recipe_runs_the_program_with_all_arguments():
+    assert singularity_sections()["runscript"].strip() == 'exec /opt/bids_sr/bin/bids_sr "$@"'
+
+
+def test_the_singularity_recipe_copies_files_that_exist():
+    sources = [line.split()[0] for line in singularity_sections()["files"].splitlines() if line.strip()]
+    assert [name for name in sources if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("section", ["post", "runscript", "test"])
+def test_the_singularity_scripts_are_shell(section):
+    subprocess.run(["sh", "-n"], input=singularity_sections()[section], text=True, check=True)
+
+
+def test_the_dockerfile_copies_files_that_exist_and_that_its_context_holds():
+    copied = [
+        line.split()[1:-1] for line in DOCKERFILE.splitlines() if line.startswith("COPY ") and "--from" not in line
+    ]
+    held = set(re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+    names = {name for line in copied for name in line}
+    assert names <= held
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_the_dockerfile_ends_as_an_unprivileged_user_with_an_absolute_entry_point():
+    assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", DOCKERFILE, re.MULTILINE)
+    assert 'ENTRYPOINT ["/opt/bids_sr/bin/bids_sr"]' in DOCKERFILE
+
+
+def test_the_ci_script_is_shell_and_may_be_executed():
+    script = ROOT / ".ci/run"
+    assert script.stat().st_mode & 0o111
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+def test_no_file_names_a_place_of_some_machine():
+    texts = [path for path in project_files() if path.suffix in TEXT_SUFFIXES and path != Path(__file__)]
+    named = {str(path.relative_to(ROOT)): MACHINE_PATH.findall(path.read_text(errors="ignore")) for path in texts}
+    assert {name: found for name, found in named.items() if found} == {}
+
+
+def test_no_real_image_and_no_large_file_is_in_the_project():
+    files = project_files()
+    assert [path for path in files if path.name.endswith((".nii", ".nii.gz", ".mif", ".dcm"))] == []
+    assert [path for path in files if path.stat().st_size > 5_000_000] == []
+
+
+def test_importing_the_package_is_light():
+    heavy = "{'torch', 'numpy', 'nibabel', 'nipype', 'dipy', 'bids', 'matplotlib', 'pandas'}"
+    code = f"import sys, bids_sr; sys.exit(bool({heavy} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

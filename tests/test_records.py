@@ -1,0 +1,85 @@
+"""The record says what was done; whether that has to be done again follows from it."""
+
+import json
+
+import pytest
+
+from bids_sr.records import (
+    complete_record,
+    failed_record,
+    fingerprint,
+    is_finished,
+    read_record,
+    stage_warnings,
+    write_record,
+)
+
+OPENING = {"schema": 1, "status": "failed", "fingerprint": "abc", "warnings": ["first"]}
+
+
+def test_the_fingerprint_depends_on_content_options_and_weights(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_bytes(b"1")
+    other.write_bytes(b"2")
+    prints = [
+        fingerprint([one, None], {"scale": 2}, "w"),
+        fingerprint([other, None], {"scale": 2}, "w"),
+        fingerprint([None, one], {"scale": 2}, "w"),
+        fingerprint([one, None], {"scale": 3}, "w"),
+        fingerprint([one, None], {"scale": 2}, "v"),
+    ]
+    assert len(set(prints)) == len(prints)
+    copy = tmp_path / "copy"
+    copy.write_bytes(b"1")
+    assert fingerprint([copy, None], {"scale": 2}, "w") == prints[0]
+
+
+def test_a_complete_record_holds_what_was_found_and_leaves_out_what_was_not():
+    parts = {"tensor_table": [{"map": "FA"}], "truth_table": [], "mask": {"source": "given", "volume_ml": 1400.0}}
+    record = complete_record(OPENING, parts, {"tensor": 1.26, "report": 2.0}, ["a"])
+    assert record["status"] == "done"
+    assert record["seconds"] == {"tensor": 1.3, "report": 2.0, "total": 3.3}
+    assert record["warnings"] == ["first"]
+    assert "truth_table" not in record
+    assert record["outputs"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "n_warnings"),
+    [
+        ({}, 0),
+        ({"registration": {"rotation_degrees": 3.0, "translation_mm": 4.0}}, 0),
+        ({"registration": {"rotation_degrees": 50.0, "translation_mm": 4.0}}, 1),
+        ({"registration": {"rotation_degrees": 3.0, "translation_mm": 73.0}}, 1),
+        ({"mask": {"volume_ml": 1300.0}}, 0),
+        ({"mask": {"volume_ml": 20.0}}, 1),
+    ],
+)
+def test_implausible_results_are_warned_of(parts, n_warnings):
+    assert len(stage_warnings(parts)) == n_warnings
+
+
+def test_a_record_survives_the_disk(tmp_path):
+    file = tmp_path / "figures" / "record.json"
+    record = failed_record(OPENING, "No memory.", "restore", None)
+    write_record(file, record)
+    assert read_record(file) == record
+    assert [path.name for path in file.parent.iterdir()] == ["record.json"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"schema": 0})])
+def test_what_is_no_record_is_none(tmp_path, text):
+    file = tmp_path / "record.json"
+    assert read_record(file) is None
+    file.write_text(text)
+    assert read_record(file) is None
+
+
+def test_a_series_is_finished_only_with_the_same_fingerprint_and_all_its_outputs(tmp_path):
+    record = complete_record(OPENING, {}, {}, ["there.nii.gz"])
+    assert not is_finished(record, "abc", tmp_path)
+    (tmp_path / "there.nii.gz").touch()
+    assert is_finished(record, "abc", tmp_path)
+    assert not is_finished(record, "other", tmp_path)
+    assert not is_finished({**record, "status": "failed"}, "abc", tmp_path)
+    assert not is_finished(None, "abc", tmp_path)

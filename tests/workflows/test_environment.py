@@ -1,0 +1,34 @@
+"""Nothing is written outside the output and work folders, whatever libraries would like."""
+
+import configparser
+import os
+from pathlib import Path
+
+from bids_sr.workflows.environment import isolated_environment
+
+
+def test_every_cache_is_in_the_work_folder(config):
+    with isolated_environment(config):
+        for name in ("MPLCONFIGDIR", "XDG_CACHE_HOME", "TORCH_HOME", "DIPY_HOME", "NIPYPE_CONFIG_DIR"):
+            folder = Path(os.environ[name])
+            assert folder.is_relative_to(config.work_dir)
+            assert folder.is_dir()
+        assert os.environ["NIPYPE_NO_ET"] == "1"
+
+
+def test_the_environment_is_put_back(config, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("NIPYPE_CONFIG_DIR", raising=False)
+    with isolated_environment(config):
+        assert os.environ["OMP_NUM_THREADS"] == "1"
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+    assert "NIPYPE_CONFIG_DIR" not in os.environ
+
+
+def test_workers_read_settings_that_nipype_understands(config):
+    with isolated_environment(config):
+        settings = configparser.ConfigParser()
+        settings.read(Path(os.environ["NIPYPE_CONFIG_DIR"]) / "nipype.cfg")
+    assert settings["execution"]["crashfile_format"] == "txt"
+    assert settings["execution"]["crashdump_dir"] == str(config.output_dir / "logs" / "run1")
+    assert settings["logging"]["workflow_level"] == "CRITICAL"

@@ -1,0 +1,95 @@
+"""The graph holds the stages that the series needs, and the scheduler sees what each takes."""
+
+import dataclasses
+
+import pytest
+from nipype.pipeline.engine.utils import generate_expanded_graph
+
+from bids_sr.models.registry import CUBIC
+from bids_sr.workflows.participant import init_participant_wf
+from bids_sr.workflows.plan import opening_record
+
+TRAINED = dataclasses.replace(CUBIC, name="trained", scale_range=(1.0, 4.0))
+
+
+def stages(plan):
+    """Nodes of the expanded graph by name, without those that only gather."""
+    workflow = init_participant_wf([plan], [opening_record(plan, "2026-01-01")])
+    workflow.base_dir = "/nowhere"
+    graph = generate_expanded_graph(workflow._create_flat_graph())
+    return {f"{node._hierarchy}.{node.name}".split(".", 2)[2]: node for node in graph.nodes()}
+
+
+def test_a_series_with_a_t1w_is_registered_restored_interpolated_fitted_saved_and_recorded(make_plan):
+    names = set(stages(make_plan(TRAINED)))
+    assert {
+        "preprocess.gradients",
+        "preprocess.register",
+        "super_resolution.restore",
+        "super_resolution.cubic",
+        "tensor.fit_acquired",
+        "tensor.fit_sr",
+        "tensor.fit_cubic",
+        "derivatives.save_sr",
+        "derivatives.save_t1w",
+        "figures",
+        "record",
+    } <= names
+    assert "tensor.fit_truth" not in names
+    assert "derivatives.save_cubic" not in names
+
+
+def test_the_interpolation_is_saved_when_asked_for(make_plan):
+    assert "derivatives.save_cubic" in stages(make_plan(TRAINED, options={"save_cubic": True}))
+
+
+def test_interpolation_as_the_model_is_computed_once(make_plan):
+    names = set(stages(make_plan()))
+    assert "super_resolution.cubic" not in names
+    assert "tensor.fit_cubic" not in names
+
+
+@pytest.mark.parametrize("parts", [{"t1w": None}, {"t1w_is_aligned": True}])
+def test_a_t1w_that_is_absent_or_aligned_is_not_registered(make_plan, parts):
+    names = set(stages(make_plan(**parts)))
+    assert "preprocess.register" not in names
+    assert "derivatives.save_t1w" not in names
+
+
+def test_an_aligned_t1w_is_used_where_a_registered_one_would_be(make_plan):
+    plan = make_plan(t1w_is_aligned=True)
+    nodes = stages(plan)
+    assert nodes["tensor.compare"].inputs.t1w_file == str(plan.series.t1w)
+    assert nodes["figures"].inputs.t1w_file == str(plan.series.t1w)
+
+
+def test_a_given_mask_reaches_its_stage(make_plan, series):
+    assert stages(make_plan(mask=series.dwi))["preprocess.mask"].inputs.given_file == str(series.dwi)
+
+
+def test_only_the_network_takes_the_gpu_and_only_one_slot_of_it(make_plan):
+    nodes = stages(make_plan(TRAINED, device="cuda:0", options={"nprocs": 8, "omp_nthreads": 8}))
+    on_gpu = {name: node.n_procs for name, node in nodes.items() if node.is_gpu_node()}
+    assert on_gpu == {"super_resolution.restore": 1}
+    assert nodes["super_resolution.cubic"].inputs.device == "cpu"
+
+
+def test_no_node_asks_for_more_processors_than_there_are(make_plan):
+    nodes = stages(make_plan(TRAINED, options={"nprocs": 2, "omp_nthreads": 8}))
+    assert nodes["super_resolution.restore"].n_procs == 2
+    assert nodes["super_resolution.restore"].inputs.num_threads == 2
+    assert max(node.n_procs for node in nodes.values()) == 2
+
+
+def test_memory_grows_with_the_target_grid(make_plan):
+    small, large = (stages(make_plan(TRAINED, options={"scale": (factor,) * 3})) for factor in (1.0, 4.0))
+    for name in ("super_resolution.restore", "tensor.fit_sr", "figures", "derivatives.save_sr"):
+        assert small[name].mem_gb < large[name].mem_gb
+    assert all(node.mem_gb > 0 for node in small.values())
+
+
+def test_other_options_work_in_another_folder(make_plan):
+    names = {make_plan(options={"scale": (factor,) * 3, "sloppy": sloppy}).workflow_name for factor, sloppy in
+             [(1.5, False), (2.0, False), (2.0, True)]}  # fmt: skip
+    assert len(names) == 3
+    assert all(name.isidentifier() for name in names)

@@ -1,0 +1,80 @@
+"""What is decided before anything runs."""
+
+import dataclasses
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_sr.errors import NotFourDimensionalError, OutOfMemoryError, ScaleTooLargeError, UnreadableImageError
+from bids_sr.models.registry import CUBIC
+from bids_sr.workflows.plan import opening_record
+
+
+def test_processors_folders_and_verbosity_do_not_change_the_fingerprint(make_plan, tmp_path):
+    same = [{}, {"nprocs": 4}, {"verbosity": 2}, {"work_dir": tmp_path / "w"}, {"run_id": "other"}]
+    assert len({make_plan(options=options).fingerprint for options in same}) == 1
+
+
+@pytest.mark.parametrize("options", [{"scale": (1.5, 1.5, 1.5)}, {"b0_threshold": 20.0}, {"random_seed": 1}])
+def test_options_that_change_the_result_change_the_fingerprint(make_plan, options):
+    assert make_plan(options=options).fingerprint != make_plan().fingerprint
+
+
+def test_other_weights_change_the_fingerprint(make_plan):
+    card = dataclasses.replace(CUBIC, weights_sha256="abc")
+    assert make_plan(card).fingerprint != make_plan().fingerprint
+
+
+def test_other_content_changes_the_fingerprint_and_a_touch_does_not(make_plan, series):
+    before = make_plan().fingerprint
+    series.bval.touch()
+    assert make_plan().fingerprint == before
+    series.bval.write_text("0 1000 1000 1000 1000 1000 1000 999\n")
+    assert make_plan().fingerprint != before
+
+
+def test_the_record_names_inputs_by_uri_and_both_grids(make_plan):
+    record = opening_record(make_plan(), "2026-01-01T00:00:00+00:00")
+    assert record["inputs"]["dwi"] == "bids:raw:sub-01/dwi/sub-01_dwi.nii.gz"
+    assert record["inputs"]["mask"] is None
+    assert record["grids"]["acquired"] == {"shape": [6, 5, 4], "voxel_sizes": [2.0, 2.0, 3.0]}
+    assert record["grids"]["target"] == {"shape": [12, 10, 8], "voxel_sizes": [1.0, 1.0, 1.5], "scale": [2.0] * 3}
+    assert record["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("parts", "options", "words"),
+    [
+        ({"t1w": None}, {}, "No T1w"),
+        ({"t1w": None}, {"use_t1w": False}, "--no-t1w"),
+        ({"t1w_note": "session 2 of the same subject"}, {}, "session 2"),
+    ],
+)
+def test_what_is_special_about_the_t1w_is_warned_of(make_plan, parts, options, words):
+    warnings = opening_record(make_plan(options=options, **parts), "")["warnings"]
+    assert len(warnings) == 1
+    assert words in warnings[0]
+
+
+def test_a_scale_that_the_model_was_not_made_for_is_refused(make_plan):
+    card = dataclasses.replace(CUBIC, name="trained", scale_range=(1.0, 1.5))
+    with pytest.raises(ScaleTooLargeError, match=r"at most 1\.5 times"):
+        make_plan(card)
+
+
+def test_a_series_that_does_not_fit_into_memory_is_refused_before_it_starts(make_plan):
+    with pytest.raises(OutOfMemoryError, match="sub-01 needs"):
+        make_plan(options={"memory_gb": 0.01})
+
+
+def test_a_broken_header_is_the_users_error(make_plan, series):
+    series.dwi.write_bytes(b"not an image")
+    with pytest.raises(UnreadableImageError, match="sub-01_dwi"):
+        make_plan()
+
+
+def test_a_three_dimensional_series_is_the_users_error(make_plan, series):
+    nib.Nifti1Image(np.zeros((3, 3, 3), np.int16), np.eye(4)).to_filename(series.dwi)
+    with pytest.raises(NotFourDimensionalError):
+        make_plan()
