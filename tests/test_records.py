@@ -48,9 +48,10 @@ def test_a_complete_record_holds_what_was_found_and_leaves_out_what_was_not():
     ("parts", "n_warnings"),
     [
         ({}, 0),
-        ({"registration": {"rotation_degrees": 3.0, "translation_mm": 4.0}}, 0),
-        ({"registration": {"rotation_degrees": 50.0, "translation_mm": 4.0}}, 1),
-        ({"registration": {"rotation_degrees": 3.0, "translation_mm": 73.0}}, 1),
+        ({"registration": {"agreement": 0.15, "rotation_degrees": 3.0, "translation_mm": 4.0}}, 0),
+        ({"registration": {"agreement": 0.15, "rotation_degrees": 50.0, "translation_mm": 4.0}}, 1),
+        ({"registration": {"agreement": 0.15, "rotation_degrees": 3.0, "translation_mm": 73.0}}, 1),
+        ({"registration": {"agreement": 0.05, "rotation_degrees": 3.0, "translation_mm": 4.0}}, 1),
         ({"mask": {"volume_ml": 1300.0}}, 0),
         ({"mask": {"volume_ml": 20.0}}, 1),
     ],

@@ -160,8 +160,8 @@ def _preprocessing(records: Sequence[Mapping[str, Any]]) -> str:
         sentences.append(f"{some} brain mask was made from the mean b0 by DIPY's median Otsu method [@dipy; @otsu].")
     if any(record.get("registration") for record in records):
         sentences.append(
-            "The T1-weighted image was registered rigidly to the mean b0 by maximizing Mattes' mutual information "
-            "inside the brain with DIPY [@mattes; @dipy], and kept at its own resolution: only its affine was changed."
+            "The T1-weighted image was registered rigidly to the mean b0 by maximizing their mutual information inside "
+            "the brain [@maes], and kept at its own resolution: only its affine was changed."
         )
     if any(not (record.get("inputs") or {}).get("t1w") for record in records):
         which = "Some series had" if any((r.get("inputs") or {}).get("t1w") for r in records) else "There was"

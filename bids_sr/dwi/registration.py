@@ -115,8 +115,8 @@ def register_rigid(
 
     Neck and face are in the T1w and not in the brain's mask, so centres of mass say little. The search starts from
     the scanner's own alignment, and from the tops of the two heads, tries shifts and turns around both on coarse
-    voxels, follows the likeliest by Powell's method, and refines the best of those on finer voxels (the scheme of
-    Collignon et al. 1995 and Jenkinson & Smith 2001). Both images are freed of their coils' shading first. Ending
+    voxels, follows the likeliest by Powell's method, and refines the best of those on finer voxels (Maes et al.
+    1997). Both images are freed of their coils' shading first. Ending
     with DIPY's rigid registration instead gains 0.01 mm on an undistorted series, costs as much time as all of this,
     and goes 54 mm astray on a distorted one. The same input gives the same motion.
 
