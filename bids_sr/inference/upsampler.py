@@ -20,7 +20,7 @@ from bids_sr.models.registry import ModelCard
 #: Acquired voxels by which the mask grows before it is restored: the change to interpolation lies outside the brain.
 GROWTH = 2
 #: Acquired voxels encoded around what is restored. What lies further away changes a value in the brain, two voxels
-#: further inside, by less than 1e-4 of the range (measured with the light model: 8e-5; with 4 voxels 6e-4, with 8 3e-6).
+#: further inside, by less than 1e-4 of the range (the light model: 8e-5; with 4 voxels 6e-4, with 8 voxels 3e-6).
 HALO = 6
 #: Queries at once: their activations stay in the processor's cache; 50 thousand are half as fast.
 CHUNK = 4096
