@@ -48,7 +48,7 @@ class PatchSettings:
     border: int = 2
     points: int = 2048
     scale_range: tuple[float, float] = (1.2, 4.0)
-    isotropic_share: float = 0.6
+    isotropic_share: float = 0.5
     psf_range: tuple[float, float] = (0.85, 1.15)
     noise_share: float = 0.6
     noise_range: float = 0.25
@@ -71,7 +71,7 @@ def draw_scale(settings: PatchSettings, random: np.random.Generator) -> NDArray[
     if random.random() < settings.isotropic_share:
         return np.full(3, np.exp(random.uniform(low, high)))
     scale = np.exp(random.uniform(low, high, 3))
-    unchanged = random.random(3) < 0.25
+    unchanged = random.random(3) < 0.35
     unchanged[random.integers(3)] = False
     return np.where(unchanged, 1.0, scale)
 
@@ -82,6 +82,8 @@ def draw_example(scan: PackedScan, settings: PatchSettings, random: np.random.Ge
     volume = _draw_volume(scan, settings, random)
     centre = scan.inside[random.integers(len(scan.inside))] + random.uniform(-0.5, 0.5, 3)
     origin = centre - scale * (settings.patch - 1) / 2
+    # An axis that keeps its voxels keeps their centres too; between them it would be blurred by interpolation.
+    origin = np.where(scale == 1, np.rint(origin), origin)
     psf = np.where(scale > 1, scale * random.uniform(*settings.psf_range), 0.0)
     high = scan.channels(volume)
     low = np.stack([_sample(channel, origin, scale, psf, settings.patch) for channel in high])

@@ -35,6 +35,18 @@ def test_on_a_ramp_interpolation_finds_the_truth(seed):
     assert np.abs(interpolated(example) - example.truth).max() < 5e-3
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_an_axis_that_keeps_its_voxels_is_not_touched(seed):
+    """Its voxels lie on the scan's, where no interpolation blurs them."""
+    settings = PatchSettings(patch=8, points=20, noise_share=0.0, isotropic_share=0.0, b0_share=1.0)
+    random = np.random.default_rng(seed)
+    example = draw_example(scan_of(np.ones((64, 64, 64))), settings, random)
+    for axis in np.flatnonzero(example.cell == 1):
+        positions = example.points[:, axis]
+        np.testing.assert_allclose(positions, np.rint(positions), atol=1e-4)
+
+
 @given(st.integers(0, 10**6))
 @settings(max_examples=30, deadline=None)
 def test_points_keep_away_from_the_rim_of_the_patch(seed):
