@@ -1,6 +1,6 @@
 """How exact, how safe and how fast the T1w registration is, on real scans.
 
-    python benchmarks/registration.py DATASET > benchmarks/results/registration.txt
+    python -m benchmarks.registration DATASET > benchmarks/results/registration.txt
 
 For every series of DATASET (a BIDS folder) whose subject has a T1w: the motion found; its distance from that of ANTs,
 where antspyx is installed (not a dependency); how exactly the T1w is brought back after made offsets of 20 mm and

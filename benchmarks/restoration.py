@@ -1,6 +1,6 @@
 """Degrade acquired scans, put them through the `bids_sr` command, and compare what comes back with what was acquired.
 
-    python benchmarks/restoration.py BIDS_DIR --participant-label elition --output benchmarks/results/restoration.md
+    python -m benchmarks.restoration BIDS_DIR --participant-label elition --output benchmarks/results/restoration.md
 
 A series is sampled with voxels `scale` times as wide, through a Gaussian point-spread function whose full width at half
 maximum is one new voxel, cells aligned. The degraded copy, with the T1w where there is one, is a BIDS dataset of its

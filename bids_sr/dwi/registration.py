@@ -15,7 +15,7 @@ from bids_sr.dwi.mask import block_average
 from bids_sr.errors import T1wRegistrationError
 
 #: Voxel sizes (mm) of the search, of its refinement, and of the last alignment; iterations of the last alignment.
-#: Tuned with `python benchmarks/registration.py`.
+#: Tuned with `python -m benchmarks.registration`.
 SEARCH_VOXEL = 8.0
 REFINE_VOXEL = 4.0
 SEARCH_RIM = 10.0

@@ -72,6 +72,6 @@ class CsrDmri(nn.Module):
         decoded = self.decoder(torch.cat([found[:, :-1], coordinates], dim=1))
         if not self.residual:
             return decoded
-        scale = -torch.log2(cell).amax(dim=-1)
+        scale = (-torch.log2(cell)).amax(dim=-1)
         strength = (scale / FULL_CORRECTION_LOG2_SCALE).clamp(0, 1)
         return found[:, -1] + strength * decoded

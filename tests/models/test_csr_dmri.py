@@ -75,6 +75,14 @@ def test_scale_one_is_the_identity():
     np.testing.assert_allclose(values.detach()[0], channels[0, 0].flatten(), atol=1e-6)
 
 
+@pytest.mark.parametrize("cell", [[1.0, 1, 0.5], [0.5, 0.5, 1], [0.7, 1, 1]])
+def test_one_magnified_axis_is_enough_to_be_restored(cell):
+    model = awake(CsrDmri(**SMALL))
+    encoded, points = model.encode(torch.rand(1, 3, 4, 4, 4)), torch.rand(50, 3) * 3
+    restored = model.query(encoded, points, torch.tensor(cell))
+    assert (restored - model.query(encoded, points, torch.ones(3))).abs().min() > 0
+
+
 @torch.inference_mode()
 def test_chunks_give_what_the_whole_gives():
     model = awake(CsrDmri(**SMALL))
