@@ -86,7 +86,7 @@ class Protocol:
         return self.dwi_grid.scaled(np.full(3, 2.0))
 
 
-FULL = Protocol((72, 86, 68), 2.5, (176, 212, 174), 1.0, (0.0, -17.0, 9.0), n_b0=2, n_directions=20)
+FULL = Protocol((72, 86, 68), 2.5, (176, 212, 174), 1.0, (0.0, -17.0, 9.0), n_b0=2, n_directions=16)
 SMALL = Protocol((24, 28, 22), 3.0, (42, 48, 38), 1.75, (0.0, 0.0, 0.0), n_b0=2, n_directions=14)
 
 
