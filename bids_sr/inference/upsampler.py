@@ -22,7 +22,7 @@ GROWTH = 2
 #: Acquired voxels encoded around what is restored. What lies further away changes a value in the brain, two voxels
 #: further inside, by less than 1e-4 of the range (the light model: 8e-5; with 4 voxels 6e-4, with 8 voxels 3e-6).
 HALO = 6
-#: Queries at once: their activations stay in the processor's cache; 50 thousand are half as fast.
+#: Queries at once: few enough that their activations stay in the processor's cache.
 CHUNK = 4096
 
 
