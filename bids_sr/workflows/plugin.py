@@ -87,6 +87,7 @@ class GuardedMultiProcPlugin(MultiProcPlugin):
             worker.join(SECONDS_TO_END)
             if worker.is_alive():
                 worker.kill()
+                worker.join()
 
 
 def leave_failure(node: Node, error: BaseException) -> None:
