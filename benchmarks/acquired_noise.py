@@ -40,9 +40,11 @@ def rows(series: DwiSeries, scale: float, models: list[str]) -> list[str]:
     acquired = fit_tensor(data, gradients, B0_THRESHOLD, mask)
     lines = []
     for name in models:
+        model, card = load_model(name, CPU)
         volumes = restore_volumes(
-            data, gradients.bvals, source, target, mask, load_model(name, CPU)[0], b0_threshold=B0_THRESHOLD, device=CPU
-        )
+            data, gradients.bvals, source, target, mask, model,
+            signal=card.signal, b0_threshold=B0_THRESHOLD, device=CPU,
+        )  # fmt: skip
         fine = fit_tensor(np.stack(list(volumes), axis=-1), gradients, B0_THRESHOLD, inside)
         fa = overlap_average(fine.fa, target, source, inside) - acquired.fa
         md = overlap_average(fine.md, target, source, inside) - acquired.md

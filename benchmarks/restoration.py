@@ -27,13 +27,12 @@ from numpy.typing import NDArray
 
 from bids_sr import __version__
 from bids_sr.bids.inputs import DwiSeries, find_series
+from bids_sr.cli.evaluate import parse_scale, scale_text
 from bids_sr.config import Config
 from bids_sr.degradation import degrade
-from bids_sr.dwi.b0 import mean_b0
-from bids_sr.dwi.gradients import Gradients, is_b0, read_gradients
-from bids_sr.dwi.mask import brain_mask
-from bids_sr.dwi.tensor import fit_tensor
-from bids_sr.evaluation.metrics import direction_error, mean_absolute_error, psnr, ssim
+from bids_sr.evaluation.benchmark import compare_tensors, compare_volumes
+from bids_sr.evaluation.reading import read_reference
+from bids_sr.evaluation.tables import signal_means
 from bids_sr.geometry import Grid
 from bids_sr.models.registry import read_card
 
@@ -73,43 +72,21 @@ def restore(folder: Path, voxel_sizes: NDArray[np.float64], model: str, extra: l
 
 def measure(series: DwiSeries, restored: dict[str, nib.Nifti1Image]) -> Iterator[tuple[str, list[float]]]:
     """Each method's name and its figures, in the order of the headings."""
-    image = nib.Nifti1Image.from_filename(series.dwi)
-    truth = np.asarray(image.dataobj, dtype=np.float32)
-    gradients, grid = read_gradients(series.bval, series.bvec), Grid.of(image)
-    b0 = mean_b0(truth, gradients.bvals, B0_THRESHOLD)
-    mask = brain_mask(b0, grid.voxel_sizes)
-    maps = fit_tensor(truth, gradients, B0_THRESHOLD, mask)
+    reference = read_reference(series, B0_THRESHOLD)
     for name, result in restored.items():
-        if result.shape != image.shape or not np.allclose(result.affine, image.affine, atol=1e-3):
+        if result.shape != reference.data.shape or not np.allclose(result.affine, reference.grid.affine, atol=1e-3):
             raise SystemExit(f"{name}: {result.shape} does not lie where {series.dwi.name} does")
         values = np.asarray(result.dataobj, dtype=np.float32)
-        fitted = fit_tensor(values, gradients, B0_THRESHOLD, mask)
-        yield (
-            name,
-            [
-                *signal_figures(truth, values, mask, gradients),
-                mean_absolute_error(maps.fa, fitted.fa, mask),
-                1e4 * mean_absolute_error(maps.md, fitted.md, mask),
-                direction_error(maps.v1, fitted.v1, mask & (maps.fa > 0.3)),
-            ],
-        )
+        signals, tensor = signal_means(compare_volumes(reference, values)), compare_tensors(reference, values)
+        figures = [signals[figure] for figure in ("psnr_mask", "psnr_b0", "ssim_mask")]
+        yield name, [*figures, tensor.fa_error, 1e4 * tensor.md_error, tensor.v1_angle]
 
 
-def signal_figures(
-    truth: NDArray[np.float32], values: NDArray[np.float32], mask: NDArray[np.bool_], gradients: Gradients
-) -> tuple[float, float, float]:
-    """Mean PSNR of the weighted volumes, of the b0 volumes, and mean SSIM of the weighted volumes."""
-    b0 = is_b0(gradients.bvals, B0_THRESHOLD)
-    ratios = np.array([psnr(truth[..., i], values[..., i], mask) for i in range(len(b0))])
-    similarities = [ssim(truth[..., i], values[..., i], mask) for i in np.flatnonzero(~b0)]
-    return float(ratios[~b0].mean()), float(ratios[b0].mean()), float(np.mean(similarities))
-
-
-def row(label: str, scale: tuple[float, ...], method: str, figures: list[float]) -> str:
+def row(label: str, scale: str, method: str, figures: list[float]) -> str:
     """A line of the Markdown table."""
     digits = (2, 2, 3, 4, 3, 2)
     shown = [f"{value:.{n}f}" for value, n in zip(figures, digits, strict=True)]
-    return "| " + " | ".join([label, "x".join(f"{s:g}" for s in scale), method, *shown]) + " |"
+    return "| " + " | ".join([label, scale, method, *shown]) + " |"
 
 
 def introduction(model: str) -> str:
@@ -125,12 +102,6 @@ def introduction(model: str) -> str:
             "|" + " --- |" * len(HEADINGS),
         ]
     )
-
-
-def parse_scale(text: str) -> tuple[float, ...]:
-    """`2` or `1x1x2`."""
-    parts = [float(part) for part in text.split("x")]
-    return tuple(parts * 3) if len(parts) == 1 else tuple(parts)
 
 
 def main() -> None:
@@ -153,7 +124,7 @@ def main() -> None:
                 write_degraded(series, np.array(scale), Path(name) / "data")
                 restored = restore(Path(name), grid.voxel_sizes, options.model, extra)
                 for method, figures in measure(series, restored):
-                    lines.append(row(series.stem, scale if len(set(scale)) > 1 else scale[:1], method, figures))
+                    lines.append(row(series.stem, scale_text(scale), method, figures))
                     print(lines[-1], flush=True)
             options.output.write_text("\n".join(lines) + "\n")
 

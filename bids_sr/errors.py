@@ -333,6 +333,24 @@ class ModelCardError(InputError):
     template = "{card}: not a usable model card ({problem})."
 
 
+class SignalError(InputError):
+    """Inputs or a normalization that no model knows."""
+
+    template = "Inputs of a model: {problem}."
+
+
+class UntrainedModelError(InputError):
+    """A preset is asked to restore before it was trained."""
+
+    template = "--model: {name} has no weights; train it: bids-sr-train fit --preset {name}"
+
+
+class ModelWriteError(InputError):
+    """Weights or a card that cannot be written."""
+
+    template = "{path}: the model cannot be written ({reason}). Free some space, or name another folder."
+
+
 class WeightsError(InputError):
     """Weights that are absent, changed, or belong to another architecture."""
 
@@ -395,3 +413,16 @@ class MissingExtraError(InputError):
     """A command needs a package that only an extra installs."""
 
     template = "{what} needs {package}, which is not installed. Install it with: pip install 'bids_sr[{extra}]'"
+
+
+# Evaluation
+
+
+class RestorationKilledError(BidsSrError):
+    """The process of a restoration disappeared."""
+
+    template = (
+        "{label}: the process that restored it was killed, most likely because memory ran out. Give the job more "
+        "memory; what is finished is kept."
+    )
+    exit_code: ClassVar[int] = 137

@@ -27,6 +27,10 @@ RELEVANT_OPTIONS = (
 #: Normalized mutual information of a T1w and the b0 of one head. `benchmarks/results/registration.txt`: 0.15 to 0.16
 #: where the registration is known to be right, at most 0.07 with the T1w of another head.
 LEAST_AGREEMENT = 0.1
+#: Why a model that uses the T1w was given zeros in its place.
+NO_T1W = "there is none"
+UNTRUSTED_T1W = "its registration cannot be trusted"
+BLANK_T1W = "it shows nothing where the brain is"
 #: A head seldom lies further off between two series of a session; beyond, a wrong registration is more likely.
 LARGE_ROTATION_DEGREES = 20.0
 LARGE_TRANSLATION_MM = 30.0
@@ -92,14 +96,29 @@ def failed_record(record: Mapping[str, Any], message: str, node: str, crash_file
 
 def stage_warnings(parts: Mapping[str, Any]) -> list[str]:
     """What a reader should know of the results of the stages, in plain sentences."""
-    return [*_registration_warnings(parts.get("registration", {})), *_mask_warnings(parts.get("mask", {}))]
+    return [
+        *_registration_warnings(parts.get("registration", {})),
+        *_t1w_warnings(parts.get("t1w", {})),
+        *_mask_warnings(parts.get("mask", {})),
+    ]
+
+
+def trusts_registration(registration: Mapping[str, Any]) -> bool:
+    """Whether a T1w shares enough with the series to be shown to a model; empty where it was given aligned."""
+    return bool(registration.get("agreement", 1.0) >= LEAST_AGREEMENT)
+
+
+def _t1w_warnings(t1w: Mapping[str, Any]) -> Iterable[str]:
+    """A T1w that the model could not use; that there is none was said before the run."""
+    if t1w and not t1w["used"] and t1w["reason"] != NO_T1W:
+        yield f"The T1w image did not guide the model, which was given zeros in its place: {t1w['reason']}."
 
 
 def _registration_warnings(registration: Mapping[str, Any]) -> Iterable[str]:
     """A T1w that shares little with the series, or a motion that is larger than heads move."""
     if not registration:
         return
-    if registration["agreement"] < LEAST_AGREEMENT:
+    if not trusts_registration(registration):
         yield (
             f"T1w and b0 share little (agreement {registration['agreement']:.2f} of 1): the registration may be wrong, "
             "or the T1w of somebody else. Check the registration below."

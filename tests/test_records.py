@@ -5,12 +5,16 @@ import json
 import pytest
 
 from bids_sr.records import (
+    BLANK_T1W,
+    NO_T1W,
+    UNTRUSTED_T1W,
     complete_record,
     failed_record,
     fingerprint,
     is_finished,
     read_record,
     stage_warnings,
+    trusts_registration,
     write_record,
 )
 
@@ -84,3 +88,24 @@ def test_a_series_is_finished_only_with_the_same_fingerprint_and_all_its_outputs
     assert not is_finished(record, "other", tmp_path)
     assert not is_finished({**record, "status": "failed"}, "abc", tmp_path)
     assert not is_finished(None, "abc", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("t1w", "n_warnings"),
+    [
+        ({}, 0),
+        ({"used": True, "reason": ""}, 0),
+        ({"used": False, "reason": NO_T1W}, 0),
+        ({"used": False, "reason": UNTRUSTED_T1W}, 1),
+        ({"used": False, "reason": BLANK_T1W}, 1),
+    ],
+)
+def test_a_t1w_that_was_there_and_not_used_is_warned_of(t1w, n_warnings):
+    assert len(stage_warnings({"t1w": t1w})) == n_warnings
+
+
+def test_a_registration_is_trusted_where_the_images_agree():
+    assert trusts_registration({"agreement": 0.15})
+    assert not trusts_registration({"agreement": 0.05})
+    assert not trusts_registration({"agreement": float("nan")})
+    assert trusts_registration({})

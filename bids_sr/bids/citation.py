@@ -170,7 +170,8 @@ def _preprocessing(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _super_resolution(records: Sequence[Mapping[str, Any]]) -> str:
-    sentences = [_model_sentence(model) for model in _distinct(record.get("model") for record in records)]
+    models = _distinct(record.get("model") for record in records)
+    sentences = [_model_sentence(model) + _t1w_sentence(model, records) for model in models]
     changes = list(dict.fromkeys(_grid_change(record["grids"]) for record in records if record.get("grids")))
     if changes:
         sentences.append(f"Voxels of {_join(changes)}.")
@@ -181,19 +182,48 @@ def _super_resolution(records: Sequence[Mapping[str, Any]]) -> str:
     return " ".join(sentences)
 
 
+#: How signals are put to a model, by the card's word for it.
+_NORMALIZATIONS = {
+    "shell": "Each volume was divided by the median of its shell's mean volume in the brain.",
+    "b0": "Diffusion-weighted volumes were divided by the mean b0, b0 volumes by its 99th percentile in the brain.",
+}
+#: What a model is, by the card's architecture.
+_ARCHITECTURES = {
+    "csr_dmri": "a residual dense encoder [@rdn] with an implicit decoder that answers at any point [@liif], after "
+    "CSR-dMRI [@csrdmri]",
+    "rdn": "a residual dense network [@rdn] on the interpolated volume",
+    "dcsrn": "DCSRN, a densely connected network on the interpolated volume",
+    "rescnn3d": "ResCNN3D, a residual network on the interpolated volume",
+}
+
+
 def _model_sentence(model: Mapping[str, Any]) -> str:
-    if model.get("name") == "cubic":
-        return "Volumes were interpolated with cubic B-splines [@unser]; no network was used."
+    if model.get("name") in ("cubic", "trilinear"):
+        how = "with cubic B-splines [@unser]" if model["name"] == "cubic" else "trilinearly"
+        return f"Volumes were interpolated {how}; no network was used."
     size = f", {model['parameters']:,} parameters" if model.get("parameters") else ""
     weights = f", weights SHA-256 {model['weights_sha256'][:12]}" if model.get("weights_sha256") else ""
     device = f" on {model['device']}" if model.get("device") else ""
-    t1w = {True: " It was guided by the T1-weighted image.", False: " It does not use the T1-weighted image."}
+    kind = _ARCHITECTURES.get(model.get("architecture", ""))
     return (
-        "Diffusion-weighted volumes were divided by the mean b0, b0 volumes by its 99th percentile in the brain. "
-        f"All were restored by the model '{model.get('name')}'{size}{weights}, run with PyTorch [@pytorch]{device}: "
-        "a residual dense encoder [@rdn] with an implicit decoder that answers at any point [@liif], after CSR-dMRI "
-        f"[@csrdmri].{t1w[bool(model['uses_t1w'])] if 'uses_t1w' in model else ''}"
-    )
+        f"{_NORMALIZATIONS.get(model.get('normalization', ''), '')} All were restored by the model "
+        f"'{model.get('name')}'{size}{weights}, run with PyTorch [@pytorch]{device}{f': {kind}' if kind else ''}."
+    ).lstrip()
+
+
+def _t1w_sentence(model: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
+    """Whether the T1w guided a network, with a space before it; nothing where that is not known."""
+    if model.get("name") in ("cubic", "trilinear") or "uses_t1w" not in model:
+        return ""
+    if not model["uses_t1w"]:
+        return " It does not use the T1-weighted image."
+    used = [bool((record.get("t1w") or {}).get("used")) for record in records if record.get("model") == model]
+    if all(used):
+        return " It was guided by the T1-weighted image."
+    if any(used):
+        share = f"{sum(used)} of {len(used)} series"
+        return f" It was guided by the T1-weighted image in {share} and given zeros in its place in the others."
+    return " It is made to be guided by the T1-weighted image, but was given zeros in its place."
 
 
 def _tensor(records: Sequence[Mapping[str, Any]]) -> str:

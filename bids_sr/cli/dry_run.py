@@ -14,7 +14,7 @@ from bids_sr.geometry import Grid, target_grid
 from bids_sr.inference.device import resolve_device
 from bids_sr.inference.memory import estimate
 from bids_sr.inference.upsampler import check_scale
-from bids_sr.models.registry import ModelCard, read_card
+from bids_sr.models.registry import ModelCard, read_trained_card
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def run(config: Config) -> int:
         0, or 2 where a series cannot run.
     """
     resolve_device(config.device)
-    card = read_card(config.model)
+    card = read_trained_card(config.model)
     series, problems = scan_series(config)
     rows = []
     for one in series:
@@ -73,13 +73,20 @@ def row_of(series: DwiSeries, config: Config, card: ModelCard) -> Row:
     return Row(
         series=series.label,
         volumes=str(image.shape[3]),
-        t1w=f"{series.t1w.name} ({series.t1w_note})" if series.t1w else "none",
+        t1w=_t1w_text(series, card),
         mask="given" if series.mask else "made",
         acquired=_grid_text(source),
         asked=_grid_text(target),
         time=_duration(need.seconds),
         memory=f"{need.peak_gb:.1f} GB",
     )
+
+
+def _t1w_text(series: DwiSeries, card: ModelCard) -> str:
+    """The T1w, and for a model that uses it whether it will be guided."""
+    if series.t1w is None:
+        return "none (zeros for the model)" if card.uses_t1w else "none"
+    return f"{series.t1w.name} ({series.t1w_note}{'; guides the model' if card.uses_t1w else ''})"
 
 
 def format_table(rows: Sequence[Row]) -> str:

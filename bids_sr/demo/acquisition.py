@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_sr.degradation import degrade
+from bids_sr.degradation import add_rician_noise, degrade
 from bids_sr.demo.phantom import B0_SIGNAL, Phantom
 from bids_sr.dwi.tensor import world_rotation
 from bids_sr.geometry import Grid
@@ -101,13 +101,6 @@ def acquire(series: Float, grid: Grid, scale: float, snr: float, generator: np.r
     sigma = B0_SIGNAL["wm"] / snr
     noisy = [add_rician_noise(volume, sigma, generator) for volume, _ in measured]
     return np.stack(noisy, axis=-1), measured[0][1]
-
-
-def add_rician_noise(signal: Float, sigma: float, generator: np.random.Generator) -> Float:
-    """Magnitude of a signal with Gaussian noise of standard deviation `sigma` in both channels, same shape."""
-    real = signal + sigma * generator.standard_normal(signal.shape, dtype=np.float32)
-    imaginary = sigma * generator.standard_normal(signal.shape, dtype=np.float32)
-    return np.hypot(real, imaginary).astype(np.float32)
 
 
 def random_rigid(

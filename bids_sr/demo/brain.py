@@ -11,7 +11,7 @@ from scipy import ndimage
 from bids_sr.degradation import gaussian_sampling
 from bids_sr.demo.fibres import current_flow
 from bids_sr.demo.phantom import BUNDLE_FA, CORTEX_FA, Compartment, Phantom, isotropic, oriented, tissue_labels
-from bids_sr.demo.texture import SmoothNoise
+from bids_sr.demo.texture import Field, SmoothNoise
 from bids_sr.errors import MissingExtraError
 from bids_sr.geometry import Grid, apply_along_axes, overlap_average
 
@@ -48,7 +48,7 @@ SYSTEM_WEIGHTS = (1.0, 1.0, 1.5)
 GREY_CONDUCTIVITY = 0.0003
 
 
-Bending = tuple[SmoothNoise, SmoothNoise, SmoothNoise]
+Bending = tuple[Field, Field, Field]
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def sample_head(maps: Maps, distance: Float, bending: Bending, grid: Grid) -> He
     maps : Maps
     distance : ndarray, (x, y, z)
         Distance from the brain in mm, on the grid of the maps.
-    bending : tuple of SmoothNoise
+    bending : tuple of Field
         Displacement per axis, in units of `BENDING_MM`.
     grid : Grid
         With the axes of the world, in any order of storage along them.

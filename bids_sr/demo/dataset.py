@@ -15,10 +15,10 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_sr.degradation import add_rician_noise
 from bids_sr.demo import descriptions
 from bids_sr.demo.acquisition import (
     acquire,
-    add_rician_noise,
     fsl_bvecs,
     gradient_scheme,
     noise_free_series,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,14 @@ from bids_sr.geometry import Grid, apply_along_axes
 
 #: Standard deviations of the kernel, in steps of the lattice, that make the lattice invisible.
 _STEPS = 2.0
+
+
+class Field(Protocol):
+    """A function of the world."""
+
+    def on(self, grid: Grid) -> NDArray[np.float32]:
+        """Its values, (x, y, z), at the voxels of a grid with the axes of the world."""
+        ...
 
 
 @dataclass(frozen=True)

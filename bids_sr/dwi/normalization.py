@@ -1,6 +1,8 @@
-"""Signals free of the units of scanner, echo time and b-value: each shell is measured by its level in the brain."""
+"""Signals free of the units of scanner, echo time and b-value, as models are given them, and the way back."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +10,18 @@ from numpy.typing import NDArray
 from bids_sr.dwi.b0 import Series
 from bids_sr.dwi.gradients import shells
 from bids_sr.errors import NoSignalError
+
+Array = NDArray[np.floating]
+Float = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Box = tuple[slice, slice, slice]
+
+#: A mean b0 below this part of its median in the brain counts as this part when signals are divided by it.
+LEAST_B0 = 0.05
+#: Largest signal over the mean b0 that a model is given.
+LARGEST_RATIO = 1.5
+#: Percentile of the mean b0 in the brain that b0 volumes are divided by, where weighted ones are divided by the b0.
+BRIGHTEST_PERCENTILE = 99.0
 
 
 @dataclass(frozen=True)
@@ -25,31 +39,184 @@ class ShellContext:
     """
 
     shells: NDArray[np.int64]
-    means: NDArray[np.float32]
+    means: Float
     levels: NDArray[np.float64]
 
-    def channels(self, volume: NDArray[np.floating], index: int) -> NDArray[np.float32]:
-        """What a model is shown to restore one volume: itself, the mean b0 and the mean of its shell.
-
-        Parameters
-        ----------
-        volume : ndarray, (x, y, z)
-            As acquired.
-        index : int
-            Which volume of the series it is.
-
-        Returns
-        -------
-        channels : ndarray, (3, x, y, z), float32
-        """
-        shell = int(self.shells[index])
-        companion = companion_shell(shell, len(self.means))
-        normalized = np.nan_to_num(volume, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32) / self.levels[shell]
-        return np.stack([normalized, self.means[0], self.means[companion]]).astype(np.float32, copy=False)
-
     def level(self, index: int) -> float:
-        """What a restored volume is multiplied by to be in the units of the scan again."""
+        """What a volume in units of its shell's level is multiplied by to be in the units of the scan again."""
         return float(self.levels[self.shells[index]])
+
+    def cropped(self, box: Box) -> "ShellContext":
+        """The context of a part of the grid."""
+        return replace(self, means=self.means[(slice(None), *box)].copy())
+
+    def sources(self, volume: Array, index: int, mask: Mask, t1w: Float | None = None) -> "Sources":
+        """What the inputs for volume `index` are made from; `volume`, (x, y, z), is in the units of the scan."""
+        finite = np.nan_to_num(volume, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+        shell = int(self.shells[index])
+        return self._sources((finite / self.levels[shell]).astype(np.float32), shell, mask, t1w)
+
+    def b0_sources(self, mask: Mask, t1w: Float | None = None) -> "Sources":
+        """What the inputs for the mean b0 itself are made from."""
+        return self._sources(self.means[0], 0, mask, t1w)
+
+    def _sources(self, volume: Float, shell: int, mask: Mask, t1w: Float | None) -> "Sources":
+        companion = companion_shell(shell, len(self.means))
+        return Sources(volume, shell, self.means[0], self.means[companion], companion, mask, t1w)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the inputs of a model are made from: arrays of one shape, signals in units of their shell's level.
+
+    Attributes
+    ----------
+    volume : ndarray
+        To restore.
+    volume_shell : int
+        Its shell.
+    b0 : ndarray
+        Mean b0.
+    companion : ndarray
+        Mean of the shell shown next to the volume.
+    companion_shell : int
+        Which that is, see `companion_shell`.
+    mask : ndarray of bool
+        The brain.
+    t1w : ndarray or None
+        As `bids_sr.dwi.t1w.t1w_channel` gives it; None counts as zeros.
+    """
+
+    volume: Array
+    volume_shell: int
+    b0: Array
+    companion: Array
+    companion_shell: int
+    mask: Mask
+    t1w: Array | None = None
+
+
+class Normalization(Protocol):
+    """How signals in units of their shell's level are put to a model, and what the model's answer means."""
+
+    divides_by_b0: ClassVar[bool]
+    """Whether weighted signals are divided by the mean b0, inside the brain only: so the b0 is restored first, and
+    nothing but the brain."""
+
+    def normalize(self, values: Array, shell: int, b0: Array, mask: Mask) -> Float:
+        """Signals of a shell as the model is given them; `b0` is the mean b0 at the same places."""
+        ...
+
+    def denormalize(self, values: Float, shell: int, b0: Float) -> Float:
+        """What the model gave, as signals; `b0` is the mean b0 that it restored at the same places."""
+        ...
+
+
+@dataclass(frozen=True)
+class ShellNormalization:
+    """Signals in units of their shell's level, as they are.
+
+    A signal divided voxel by voxel by the b0, as in Wu et al. 2024, is unbounded where the b0 is near zero, and
+    interpolates to something other than the ratio of the interpolated signals; one level per shell has neither fault
+    and is undone exactly.
+    """
+
+    divides_by_b0: ClassVar[bool] = False
+
+    def normalize(self, values: Array, shell: int, b0: Array, mask: Mask) -> Float:
+        """The values; the other arguments play no part."""
+        return values.astype(np.float32, copy=False)
+
+    def denormalize(self, values: Float, shell: int, b0: Float) -> Float:
+        """The values; `b0` may be empty."""
+        return values
+
+
+@dataclass(frozen=True)
+class B0Normalization:
+    """Weighted signals over the mean b0 inside the brain, as in Wu et al. 2024; b0 volumes over a percentile.
+
+    Attributes
+    ----------
+    contrast : ndarray, (n_shells,)
+        Level of each shell over that of the b0.
+    brightest : float
+        99th percentile of the mean b0 in the brain, in units of its level.
+    """
+
+    contrast: NDArray[np.float64]
+    brightest: float
+    divides_by_b0: ClassVar[bool] = True
+
+    def normalize(self, values: Array, shell: int, b0: Array, mask: Mask) -> Float:
+        """From 0 to `LARGEST_RATIO` inside the mask and 0 outside it; b0 volumes everywhere and unbounded."""
+        if shell == 0:
+            return (values / self.brightest).astype(np.float32)
+        ratio = np.asarray(values, np.float32) * np.float32(self.contrast[shell]) / _divisor(b0)
+        return np.where(mask, np.clip(ratio, 0, LARGEST_RATIO), 0).astype(np.float32)
+
+    def denormalize(self, values: Float, shell: int, b0: Float) -> Float:
+        """Restored ratio times restored mean b0; `b0` plays no part where `shell` is 0."""
+        if shell == 0:
+            return (values * self.brightest).astype(np.float32)
+        return (values * _divisor(b0) / np.float32(self.contrast[shell])).astype(np.float32)
+
+
+def _divisor(b0: Array) -> Float:
+    """The mean b0, in units of its level, where it is large enough to divide by."""
+    return np.maximum(b0, np.float32(LEAST_B0)).astype(np.float32)
+
+
+def make_normalization(kind: str, levels: NDArray[np.float64], b0: Array, mask: Mask) -> Normalization:
+    """The normalization of a scan.
+
+    Parameters
+    ----------
+    kind : {"shell", "b0"}
+        As a model card names it.
+    levels : ndarray, (n_shells,)
+        Median of each shell's mean inside the brain, in the units of the scan.
+    b0 : ndarray, (x, y, z)
+        Mean b0 of the whole brain at the acquired resolution, in units of its level.
+    mask : ndarray of bool, (x, y, z)
+        The brain.
+    """
+    if kind == "shell":
+        return ShellNormalization()
+    return B0Normalization(levels / levels[0], float(np.percentile(b0[mask], BRIGHTEST_PERCENTILE)))
+
+
+def input_channels(inputs: Sequence[str], normalization: Normalization, sources: Sources) -> Float:
+    """The channels of a model's input.
+
+    Parameters
+    ----------
+    inputs : sequence of str
+        Of "volume", "b0", "shell" and "t1w".
+    normalization : Normalization
+    sources : Sources
+        Arrays of any one shape.
+
+    Returns
+    -------
+    channels : ndarray, (len(inputs), ...), float32
+    """
+    return np.stack([_channel(name, normalization, sources) for name in inputs])
+
+
+def _channel(name: str, normalization: Normalization, sources: Sources) -> Float:
+    """One input by its name."""
+    match name:
+        case "volume":
+            return normalization.normalize(sources.volume, sources.volume_shell, sources.b0, sources.mask)
+        case "b0":
+            return normalization.normalize(sources.b0, 0, sources.b0, sources.mask)
+        case "shell":
+            return normalization.normalize(sources.companion, sources.companion_shell, sources.b0, sources.mask)
+        case "t1w":
+            empty = np.zeros(sources.volume.shape, np.float32)
+            return empty if sources.t1w is None else sources.t1w.astype(np.float32, copy=False)
+    raise ValueError(f"There is no input {name}.")
 
 
 def companion_shell(shell: int, n_shells: int) -> int:
@@ -60,14 +227,8 @@ def companion_shell(shell: int, n_shells: int) -> int:
     return shell if shell > 0 else min(1, n_shells - 1)
 
 
-def shell_context(
-    data: Series, bvals: NDArray[np.float64], mask: NDArray[np.bool_], b0_threshold: float
-) -> ShellContext:
+def shell_context(data: Series, bvals: NDArray[np.float64], mask: Mask, b0_threshold: float) -> ShellContext:
     """Read a series once, volume by volume, and gather what its volumes share.
-
-    A signal divided voxel by voxel by the b0, as in Wu et al. 2024, is unbounded where the b0 is near zero, and
-    interpolates to something other than the ratio of the interpolated signals; one level per shell has neither fault
-    and is undone exactly.
 
     Parameters
     ----------

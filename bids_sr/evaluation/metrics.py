@@ -3,6 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+#: Voxels along each edge of the window in which structural similarity is measured.
+WINDOW = 7
+
 
 def psnr(truth: NDArray[np.floating], restored: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
     """Peak signal-to-noise ratio in dB inside the mask; the peak is the range of the truth there.
@@ -20,15 +23,19 @@ def psnr(truth: NDArray[np.floating], restored: NDArray[np.floating], mask: NDAr
 def ssim(truth: NDArray[np.floating], restored: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
     """Structural similarity (Wang et al. 2004), scikit-image's with a 7^3 window, averaged inside the mask.
 
-    The dynamic range is the range of the truth inside the mask.
+    The dynamic range is the range of the truth inside the mask. Where the mask's surroundings are thinner than the
+    window there is none: not a number.
     """
     from skimage.metrics import structural_similarity
 
     inside = truth[mask]
     box = tuple(slice(max(0, low - 4), high + 5) for low, high in zip(*_bounds(mask), strict=True))
+    if min(truth[box].shape) < WINDOW:
+        return float("nan")
     _, similarity = structural_similarity(
         truth[box].astype(np.float64),
         restored[box].astype(np.float64),
+        win_size=WINDOW,
         data_range=float(inside.max() - inside.min()),
         full=True,
     )
@@ -46,7 +53,56 @@ def mean_absolute_error(truth: NDArray[np.floating], restored: NDArray[np.floati
     return float(np.abs(truth[mask].astype(np.float64) - restored[mask]).mean())
 
 
+def mean_squared_error(truth: NDArray[np.floating], restored: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
+    """Mean squared difference inside the mask, in the squared units of the images."""
+    return float(np.mean((truth[mask].astype(np.float64) - restored[mask]) ** 2))
+
+
+def nrmse(truth: NDArray[np.floating], restored: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
+    """Root of the mean squared error over the root mean square of the truth, both inside the mask.
+
+    0 is perfect, an image of zeros gets 1; scikit-image's `normalized_root_mse` by the Euclidean norm.
+    """
+    from skimage.metrics import normalized_root_mse
+
+    return float(normalized_root_mse(truth[mask].astype(np.float64), restored[mask], normalization="euclidean"))
+
+
+def whole_volume_psnr(truth: NDArray[np.floating], restored: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
+    """Peak signal-to-noise ratio in dB over all voxels, both images being zero outside the mask.
+
+    The peak is the largest value of the masked truth. The zeros around the brain count as perfectly restored, so it
+    exceeds `psnr` by 10 log10(voxels / voxels of the mask) dB, apart from what the two peaks differ. It is how the
+    papers on networks of this kind measure (scikit-image on the masked volume).
+    """
+    from skimage.metrics import peak_signal_noise_ratio
+
+    inside = np.where(mask, truth, 0).astype(np.float64)
+    with np.errstate(divide="ignore"):  # equal images have no error to divide by: the ratio is infinite
+        return float(peak_signal_noise_ratio(inside, np.where(mask, restored, 0), data_range=float(inside.max())))
+
+
+def whole_volume_ssim(truth: NDArray[np.floating], restored: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
+    """Structural similarity over all voxels, both images being zero outside the mask.
+
+    The dynamic range is the largest value of the masked truth; compare `whole_volume_psnr`. Where the volume is thinner
+    than the window of 7 voxels there is none: not a number.
+    """
+    from skimage.metrics import structural_similarity
+
+    if min(truth.shape) < WINDOW:
+        return float("nan")
+    inside = np.where(mask, truth, 0).astype(np.float64)
+    other = np.where(mask, restored, 0).astype(np.float64)
+    return float(structural_similarity(inside, other, win_size=WINDOW, data_range=float(inside.max())))
+
+
 def direction_error(truth: NDArray[np.floating], restored: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
-    """Median angle in degrees between two fields of axes, (x, y, z, 3), inside the mask, whatever their signs."""
+    """Median angle in degrees between two fields of axes, (x, y, z, 3), inside the mask, whatever their signs.
+
+    Not a number where the mask is empty.
+    """
+    if not mask.any():
+        return float("nan")
     cosine = np.abs(np.sum(truth[mask].astype(np.float64) * restored[mask], axis=-1))
     return float(np.degrees(np.median(np.arccos(np.clip(cosine, 0, 1)))))

@@ -3,8 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import nn
 
-from bids_sr.models.registry import ModelCard
+from bids_sr.models.base import Lattice
+from bids_sr.models.grid import GridNetwork, plan_slabs, working_grid
+from bids_sr.models.registry import INTERPOLATORS, ModelCard, build_model
+
+Shape = tuple[int, int, int]
 
 #: Multiply-adds per second and thread that the networks reach on one AVX2 core; dry runs state times on this basis.
 RATE_PER_THREAD = 3.5e10
@@ -12,6 +18,8 @@ RATE_PER_THREAD = 3.5e10
 MASK_SHARE, BOX_SHARE = 0.3, 0.75
 #: Python, torch and the libraries beside them, in GB.
 PROGRAM_GB = 0.6
+#: What an interpolation at a point takes, in multiply-adds that take as long.
+INTERPOLATION = 3e4
 
 
 @dataclass(frozen=True)
@@ -22,13 +30,15 @@ class Estimate:
     seconds: float
 
 
-def estimate(
-    source_shape: tuple[int, int, int],
-    n_volumes: int,
-    target_shape: tuple[int, int, int],
-    card: ModelCard,
-    threads: int = 1,
-) -> Estimate:
+@dataclass(frozen=True)
+class Work:
+    """Multiply-adds of restoring one volume, and values alive at once while it is encoded."""
+
+    operations: float
+    values: float
+
+
+def estimate(source_shape: Shape, n_volumes: int, target_shape: Shape, card: ModelCard, threads: int = 1) -> Estimate:
     """Memory and time of `restore_volumes`.
 
     Parameters
@@ -42,27 +52,49 @@ def estimate(
         Processor threads.
     """
     acquired, wanted = float(np.prod(source_shape)), float(np.prod(target_shape))
-    per_voxel, per_query, live = _costs(card)
-    encoded, queries = acquired * BOX_SHARE, wanted * MASK_SHARE
+    queries = wanted * MASK_SHARE
+    cell = (source_shape[0] / target_shape[0], source_shape[1] / target_shape[1], source_shape[2] / target_shape[2])
+    work = _work(_box(source_shape), cell, queries, card)
     # Acquired grid: shell means, a volume, channels. Target grid: result and interpolation steps (float32), and the
     # restored points with their voxel indices (int64) and coordinates (float64, float32).
     arrays = acquired * 4 * 16 + wanted * 4 * 4 + queries * (24 + 24 + 12 + 4)
-    seconds = n_volumes * ((encoded * per_voxel + queries * per_query) / (RATE_PER_THREAD * threads) + wanted * 3e-7)
-    return Estimate(PROGRAM_GB + (arrays + encoded * live * 4) / 1024**3, seconds)
+    seconds = n_volumes * (work.operations / (RATE_PER_THREAD * threads) + wanted * 3e-7)
+    return Estimate(PROGRAM_GB + (arrays + work.values * 4) / 1024**3, seconds)
 
 
-def _costs(card: ModelCard) -> tuple[float, float, float]:
-    """Multiply-adds per encoded voxel and per query, and values alive per encoded voxel."""
-    if card.architecture != "csr_dmri":
-        return 0.0, 3e4, 4.0
-    defaults = {"channels": 2, "features": 64, "growth": 64, "blocks": 8, "layers": 3, "feature_channels": 128}
-    size = defaults | {"hidden": 256, "stages": 2} | card.arguments
-    width, growth, layers = size["features"], size["growth"], size["layers"]
-    dense = sum(27 * (width + i * growth) * growth for i in range(layers)) + (width + layers * growth) * width
-    rim = 27 * (size["channels"] * width + 2 * width * width + width * size["feature_channels"])
-    fusion = size["blocks"] * width * width
-    decoder_in = size["feature_channels"] + 6
-    stage = decoder_in * size["hidden"] + 2 * size["hidden"] ** 2
-    last = size["hidden"] * (1 + (size["stages"] - 1) * decoder_in)
-    live = 2 * (width + layers * growth) + 4 * width + 2 * size["feature_channels"]
-    return float(size["blocks"] * dense + rim + fusion), float(size["stages"] * stage + last), float(live)
+def _box(shape: Shape) -> Shape:
+    """The part of a grid that is encoded."""
+    height, width, depth = np.ceil(np.multiply(shape, BOX_SHARE ** (1 / 3))).astype(int).tolist()
+    return height, width, depth
+
+
+def _work(box: Shape, cell: tuple[float, float, float], queries: float, card: ModelCard) -> Work:
+    """What it takes to encode a box and to answer queries for voxels that span `cell`, (3,), of its voxels."""
+    encoded = float(np.prod(box))
+    if card.architecture in INTERPOLATORS:
+        return Work(queries * INTERPOLATION, encoded * 4)
+    # On this device a network has a shape but no numbers.
+    with torch.device("meta"):
+        model = build_model(card.architecture, card.arguments, len(card.inputs))
+    if isinstance(model, GridNetwork):
+        work = _grid_work(model, box, cell, len(card.inputs))
+        return Work(work.operations + queries * INTERPOLATION, work.values)
+    operations = encoded * _multiply_adds(model.encoder) + queries * _multiply_adds(model.decoder)
+    return Work(operations, encoded * model.live)
+
+
+def _grid_work(model: GridNetwork, source_box: Shape, cell: tuple[float, float, float], n_channels: int) -> Work:
+    """What it takes to run a network on the fine voxels of a box, slab by slab, surroundings of the slabs included."""
+    first = ((cell[0] - 1) / 2, (cell[1] - 1) / 2, (cell[2] - 1) / 2)
+    _, fine = working_grid(source_box, Lattice(first, cell), model.scale)
+    slabs = [slab.high - slab.low for slab in plan_slabs(fine, model.network)]
+    voxels = float(np.prod(fine))
+    plane = voxels / max(fine)
+    # The interpolated channels, one of them twice, the result in parts and whole; later its coefficients (float64).
+    kept = voxels * (n_channels + 3)
+    return Work(sum(slabs) * plane * _multiply_adds(model.network), max(slabs) * plane * model.network.live + kept)
+
+
+def _multiply_adds(module: nn.Module) -> float:
+    """Multiply-adds per voxel or query: each weight of a convolution or of a linear layer is used once."""
+    return float(sum(parameter.numel() for parameter in module.parameters() if parameter.dim() > 1))

@@ -10,18 +10,17 @@ from scipy import ndimage
 from torch import Tensor
 
 from bids_sr.dwi.b0 import Series
-from bids_sr.dwi.normalization import shell_context
+from bids_sr.dwi.normalization import Sources, input_channels, make_normalization, shell_context
 from bids_sr.errors import ScaleTooLargeError
 from bids_sr.geometry import Grid, cell_in, points_in, sizes_text
-from bids_sr.models.base import RestorationModel
+from bids_sr.models.base import Lattice, RestorationModel, Signal
 from bids_sr.models.interpolation import cubic_on_grid
 from bids_sr.models.registry import ModelCard
 
 #: Acquired voxels by which the mask grows before it is restored: the change to interpolation lies outside the brain.
 GROWTH = 2
-#: Acquired voxels encoded around what is restored. What lies further away changes a value in the brain, two voxels
-#: further inside, by less than 1e-4 of the range (the light model: 8e-5; with 4 voxels 6e-4, with 8 voxels 3e-6).
-HALO = 6
+#: Least and largest number of acquired voxels encoded around what is restored.
+LEAST_HALO, LARGEST_HALO = 6, 12
 #: Queries at once: few enough that their activations stay in the processor's cache.
 CHUNK = 4096
 
@@ -40,12 +39,28 @@ class RestorationPlan:
         Where they lie, in voxel coordinates of the box.
     cell : Tensor, (3,)
         Size of a target voxel in acquired voxels.
+    lattice : Lattice
+        The target grid in voxel coordinates of the box.
     """
 
     box: tuple[slice, slice, slice]
     voxels: NDArray[np.bool_]
     points: Tensor
     cell: Tensor
+    lattice: Lattice
+
+
+def halo(radius: int) -> int:
+    """Acquired voxels that are encoded around what is restored, for a model that sees `radius` voxels: a third.
+
+    What lies further away changes a value in the brain, two voxels further inside, by less than 1e-4 of the range.
+    Measured with 6 voxels: 5e-5 (the light model, radius 17); with random weights 5e-6 (the network of Wu et al. 2024,
+    radius 29), 6e-6 (DCSRN), 5e-6 (ResCNN3D) and 3e-6 (an RDN on the grid). Training widens what a network looks at, so
+    deeper ones get more. The radius of networks on a grid counts two interpolations by splines, which end within
+    `LARGEST_HALO` voxels.
+    """
+    third = -(-radius // 3)
+    return min(radius, LARGEST_HALO, max(LEAST_HALO, third))
 
 
 def check_scale(source: Grid, target: Grid, card: ModelCard, name: str) -> None:
@@ -79,19 +94,35 @@ def restore_mask(mask: NDArray[np.bool_], source: Grid, target: Grid) -> NDArray
     return result
 
 
-def plan_restoration(mask: NDArray[np.bool_], source: Grid, target: Grid) -> RestorationPlan:
-    """Decide what is encoded and what is asked for, from the brain mask, (x, y, z), and the two grids."""
+def plan_restoration(
+    mask: NDArray[np.bool_], source: Grid, target: Grid, radius: int, *, inside_only: bool = False
+) -> RestorationPlan:
+    """Decide what is encoded and what is asked for.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, (x, y, z)
+        The brain on the acquired grid.
+    source, target : Grid
+    radius : int
+        Of the model.
+    inside_only : bool
+        Restore the brain alone, without the voxels around it.
+    """
     grown = ndimage.binary_dilation(mask, iterations=GROWTH)
-    voxels = restore_mask(grown, source, target)
+    voxels = restore_mask(mask if inside_only else grown, source, target)
     inside = np.argwhere(grown)
-    low = np.maximum(inside.min(axis=0) - HALO, 0)
-    high = np.minimum(inside.max(axis=0) + 1 + HALO, mask.shape)
+    low = np.maximum(inside.min(axis=0) - halo(radius), 0)
+    high = np.minimum(inside.max(axis=0) + 1 + halo(radius), mask.shape)
     points = points_in(source, target, np.argwhere(voxels)) - low
+    cell = cell_in(source, target)
+    origin = points_in(source, target, np.zeros((1, 3), np.int64))[0] - low
     return RestorationPlan(
         (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])),
         voxels,
         torch.from_numpy(points.astype(np.float32)),
-        torch.from_numpy(cell_in(source, target).astype(np.float32)),
+        torch.from_numpy(cell.astype(np.float32)),
+        Lattice((origin[0], origin[1], origin[2]), (cell[0], cell[1], cell[2])),
     )
 
 
@@ -103,47 +134,66 @@ def restore_volumes(
     mask: NDArray[np.bool_],
     model: RestorationModel,
     *,
+    signal: Signal,
     b0_threshold: float,
     device: torch.device,
+    t1w: NDArray[np.float32] | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """Restore a series volume by volume.
 
     Parameters
     ----------
     data : array or array proxy, (x, y, z, n)
-        The scan; one volume is read at a time, twice in all.
+        The scan on `source`; one volume is read at a time, twice in all.
     bvals : ndarray, (n,)
-        b-values in s/mm2.
+        b-values in s/mm2; up to `b0_threshold` they count as b0.
     source, target : Grid
-        Where it was acquired and where it is wanted; any two grids.
+        Any two grids.
     mask : ndarray of bool, (x, y, z)
-        The brain. Outside it, and two voxels around it, the result is interpolated by cubic B-splines.
+        The brain. Outside it, and two voxels around it, the result is interpolated by cubic B-splines; a model that is
+        given nothing outside the brain restores the brain alone.
     model : RestorationModel
-    b0_threshold : float
-        Largest b-value, in s/mm2, that counts as b0.
+    signal : Signal
+        What the model is given, see `bids_sr.models.registry.ModelCard`.
     device : torch.device
+    t1w : ndarray, (x, y, z), optional
+        As `bids_sr.dwi.t1w.t1w_channel` gives it, for the input "t1w"; zeros without it.
 
     Yields
     ------
     volume : ndarray, target.shape, float32
         In the units of the scan, never negative; in the order of the series.
+
+    Raises
+    ------
+    NoSignalError
+        If a shell has no signal in the mask.
     """
     context = shell_context(data, bvals, mask, b0_threshold)
-    plan = plan_restoration(mask, source, target)
+    normalization = make_normalization(signal.normalization, context.levels, context.means[0], mask)
+    plan = plan_restoration(mask, source, target, model.radius, inside_only=normalization.divides_by_b0)
+    context, brain, anatomy = context.cropped(plan.box), mask[plan.box], None if t1w is None else t1w[plan.box]
+
+    def restore(sources: Sources, b0: NDArray[np.float32]) -> NDArray[np.float32]:
+        channels = input_channels(signal.inputs, normalization, sources)
+        return normalization.denormalize(restore_points(model, channels, plan, device), sources.volume_shell, b0)
+
+    nothing = np.zeros(0, np.float32)
+    b0 = restore(context.b0_sources(brain, anatomy), nothing) if normalization.divides_by_b0 else nothing
     for index in range(data.shape[3]):
         volume = np.asarray(data[..., index], dtype=np.float32)
         result = cubic_on_grid(volume, source, target)
-        channels = context.channels(volume, index)[(slice(None), *plan.box)]
-        result[plan.voxels] = restore_points(model, channels, plan.points, plan.cell, device) * context.level(index)
+        restored = restore(context.sources(volume[plan.box], index, brain, anatomy), b0)
+        result[plan.voxels] = restored * context.level(index)
         yield np.maximum(result, 0, out=result)
 
 
 @torch.inference_mode()
 def restore_points(
-    model: RestorationModel, channels: NDArray[np.float32], points: Tensor, cell: Tensor, device: torch.device
+    model: RestorationModel, channels: NDArray[np.float32], plan: RestorationPlan, device: torch.device
 ) -> NDArray[np.float32]:
-    """Encode one volume, (C, h, w, d), and ask for its values at points, (Q, 3): (Q,)."""
-    encoded = model.encode(torch.from_numpy(channels)[None].to(device))
-    there = cell.to(device)
-    values = [model.query(encoded, part.to(device), there)[0].cpu() for part in points.split(CHUNK)]
+    """Encode one volume, (C, h, w, d), and ask for its values at the points of the plan: (Q,)."""
+    encoded = model.encode(torch.from_numpy(channels)[None].to(device), plan.lattice)
+    cell = plan.cell.to(device)
+    values = [model.query(encoded, part.to(device), cell)[0].cpu() for part in plan.points.split(CHUNK)]
     return torch.cat(values).numpy()

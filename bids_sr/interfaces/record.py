@@ -13,7 +13,7 @@ from bids_sr.records import complete_record, write_record
 from bids_sr.reports.figures import picture_files
 
 STAGES = ("preprocess", "super_resolution", "tensor", "report")
-PARTS = ("gradients", "mask", "registration", "tensor_table", "truth_table", "figures")
+PARTS = ("gradients", "mask", "registration", "t1w", "tensor_table", "truth_table", "figures")
 
 
 class _WriteRecordInputSpec(CoreInputSpec):
@@ -21,6 +21,7 @@ class _WriteRecordInputSpec(CoreInputSpec):
     gradients = traits.Dict(desc="volumes and shells")
     mask = traits.Dict(desc="where the mask comes from and how large it is")
     registration = traits.Dict(desc="motion found between T1w and series")
+    t1w = traits.Dict(desc="whether the model saw the T1w, and why not")
     tensor_table = traits.List(traits.Dict(), desc="comparison with the acquired maps")
     truth_table = traits.List(traits.Dict(), desc="comparison with the truth")
     figures = traits.Dict(mandatory=True, desc="pictures drawn")

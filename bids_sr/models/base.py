@@ -1,9 +1,67 @@
 """The one question every restoration model answers: values at points."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from bids_sr.errors import SignalError
+
+#: Volumes that a model may be given, by the names that cards and presets use.
+INPUTS = ("volume", "b0", "shell", "t1w")
+#: Ways of putting signals to a model.
+NORMALIZATIONS = ("shell", "b0")
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What a model is given of a scan.
+
+    Attributes
+    ----------
+    inputs : tuple of str
+        Names of its input channels, in order; the volume to restore comes first. See `INPUTS`.
+    normalization : {"shell", "b0"}
+        Divided by a level per shell, or by the mean b0.
+
+    Raises
+    ------
+    SignalError
+        If the volume is not first, or a name is unknown or given twice.
+    """
+
+    inputs: tuple[str, ...] = ("volume", "b0", "shell")
+    normalization: str = "shell"
+
+    def __post_init__(self) -> None:
+        """Refuse names that mean nothing."""
+        if self.inputs[:1] != ("volume",):
+            raise SignalError(problem="the first of the inputs is the volume to restore, named volume")
+        if len(set(self.inputs)) < len(self.inputs):
+            raise SignalError(problem="an input is named twice")
+        for name in self.inputs:
+            if name not in INPUTS:
+                raise SignalError(problem=f"{name} is not a known input; known: {', '.join(INPUTS)}")
+        if self.normalization not in NORMALIZATIONS:
+            known = ", ".join(NORMALIZATIONS)
+            raise SignalError(problem=f"{self.normalization} is not a known normalization; known: {known}")
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """A regular lattice of points, origin + i * cell along each axis, in voxels of the encoded grid.
+
+    Attributes
+    ----------
+    origin : tuple of float, (3,)
+        One point of the lattice.
+    cell : tuple of float, (3,)
+        Distance of neighbours, which is the size of a target voxel.
+    """
+
+    origin: tuple[float, float, float]
+    cell: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -15,11 +73,20 @@ class Encoded:
     rows : Tensor, (N, h * w * d, F)
         Features of each voxel, last grid axis fastest.
     shape : tuple of int, (3,)
-        The encoded grid (h, w, d).
+        The grid of the rows (h, w, d).
+    lattice : Lattice, optional
+        Where that grid lies: `origin` is its first voxel. The encoded grid itself if not given.
     """
 
     rows: Tensor
     shape: tuple[int, int, int]
+    lattice: Lattice | None = None
+
+
+def grid_shape(channels: Tensor) -> tuple[int, int, int]:
+    """The grid of volumes, (N, C, h, w, d)."""
+    height, width, depth = channels.shape[2:]
+    return height, width, depth
 
 
 class RestorationModel(Protocol):
@@ -28,10 +95,41 @@ class RestorationModel(Protocol):
     radius: int
     """How many voxels around a point can change its value."""
 
-    def encode(self, channels: Tensor) -> Encoded:
-        """Read volumes, (N, C, h, w, d); channel 0 is the one to restore."""
+    def encode(self, channels: Tensor, lattice: Lattice) -> Encoded:
+        """Read volumes, (N, C, h, w, d); channel 0 is the one to restore, the lattice is what will be asked for."""
         ...
 
     def query(self, encoded: Encoded, points: Tensor, cell: Tensor) -> Tensor:
         """Intensities, (N, Q), at points, (Q, 3), in encoded voxels; a target voxel spans `cell`, (3,), of them."""
         ...
+
+
+class TrainableModel(nn.Module, ABC):
+    """A `RestorationModel` with weights to learn."""
+
+    radius: int
+
+    @abstractmethod
+    def forward(self, channels: Tensor, points: Tensor, cell: Tensor) -> Tensor:
+        """Intensities of a batch of patches.
+
+        Parameters
+        ----------
+        channels : Tensor, (N, C, p, p, p)
+        points : Tensor, (N, Q, 3)
+            In voxels of each patch.
+        cell : Tensor, (N, 3)
+            Size of a target voxel in voxels of the patch.
+
+        Returns
+        -------
+        intensities : Tensor, (N, Q)
+        """
+
+    @abstractmethod
+    def encode(self, channels: Tensor, lattice: Lattice) -> Encoded:
+        """See `RestorationModel`."""
+
+    @abstractmethod
+    def query(self, encoded: Encoded, points: Tensor, cell: Tensor) -> Tensor:
+        """See `RestorationModel`."""

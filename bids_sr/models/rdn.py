@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-def _convolution(n_in: int, n_out: int, size: int = 3) -> nn.Conv3d:
+def convolution(n_in: int, n_out: int, size: int = 3) -> nn.Conv3d:
     """A 3-D convolution that keeps the grid."""
     return nn.Conv3d(n_in, n_out, size, padding=size // 2)
 
@@ -16,8 +16,8 @@ class ResidualDenseBlock(nn.Module):
 
     def __init__(self, features: int, growth: int, layers: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(_convolution(features + i * growth, growth) for i in range(layers))
-        self.fusion = _convolution(features + layers * growth, features, 1)
+        self.layers = nn.ModuleList(convolution(features + i * growth, growth) for i in range(layers))
+        self.fusion = convolution(features + layers * growth, features, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, features, h, w, d) to the same shape."""
@@ -50,13 +50,15 @@ class ResidualDenseNetwork(nn.Module):
         out_channels: int = 128,
     ) -> None:
         super().__init__()
-        self.shallow = _convolution(channels, features)
-        self.second = _convolution(features, features)
+        self.shallow = convolution(channels, features)
+        self.second = convolution(features, features)
         self.blocks = nn.ModuleList(ResidualDenseBlock(features, growth, layers) for _ in range(blocks))
-        self.fusion = _convolution(blocks * features, features, 1)
-        self.smooth = _convolution(features, features)
-        self.out = _convolution(features, out_channels)
+        self.fusion = convolution(blocks * features, features, 1)
+        self.smooth = convolution(features, features)
+        self.out = convolution(features, out_channels)
         self.radius = 2 + blocks * layers + 2
+        #: Values per voxel that are held at once when it runs without gradients.
+        self.live = 2 * (features + layers * growth) + growth + 4 * features + out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, h, w, d) to (N, out_channels, h, w, d); each output voxel sees `radius` voxels around it."""

@@ -389,7 +389,7 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     gradients, seconds = record.get("gradients") or {}, record.get("seconds") or {}
     shells = ", ".join(f"{shell['n']} at b = {shell['b']:.0f}" for shell in gradients.get("shells", ()))
     facts = [
-        ("T1w", _t1w_fact(inputs, model) if inputs else None),
+        ("T1w", _t1w_fact(inputs, model, record.get("t1w") or {}) if inputs else None),
         ("Model", f"{model['name']}: {model.get('description', '')}".rstrip(": ") if model else None),
         ("Parameters", f"{model['parameters']:,}" if model.get("parameters") else None),
         ("Device", model.get("device")),
@@ -403,10 +403,16 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 _MASKS = {"given": "given with the data", "median_otsu": "made from the b0 (median Otsu)"}
 
 
-def _t1w_fact(inputs: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+def _t1w_fact(inputs: Mapping[str, Any], model: Mapping[str, Any], t1w: Mapping[str, Any]) -> str:
+    """Which T1w there is, and whether it took part; `t1w` is what the record tells of a model that uses it."""
     if not inputs.get("t1w"):
-        return "none"
-    use = "" if model.get("uses_t1w", True) else "; shown for orientation, this model does not use it"
+        return "none; the model was given zeros in its place" if model.get("uses_t1w") else "none"
+    if not model.get("uses_t1w", True):
+        use = "; shown for orientation, this model does not use it"
+    elif t1w and not t1w["used"]:
+        use = f"; the model was given zeros in its place: {t1w['reason']}"
+    else:
+        use = "; it guided the model" if t1w else ""
     return f"{inputs.get('t1w_note') or 'given'}{use}"
 
 

@@ -1,59 +1,77 @@
 """One step of training, for lightning."""
 
+import math
+from functools import partial
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor
 
-from bids_sr.models.csr_dmri import CsrDmri
+from bids_sr.models.base import TrainableModel
+from bids_sr.training.losses import Grid, fine_grid, loss_terms
+from bids_sr.training.patches import Batch
+from bids_sr.training.settings import Loss, Optimization
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+#: Rate of the first step of a warm-up, as a part of the peak.
+FIRST_RATE = 0.05
 
 
 class Restoration(lightning.LightningModule):
-    """L1 between restored and acquired intensities, Adam, a short warm-up and a cosine to zero.
+    """A network that learns to give acquired intensities back, by Adam.
 
     Parameters
     ----------
-    model : CsrDmri
-    learning_rate : float
-        At its peak.
-    warmup_steps, max_steps : int
-        Steps to the peak, and in all.
+    model : TrainableModel
+    loss : Loss
+    optimization : Optimization
     """
 
-    def __init__(self, model: CsrDmri, learning_rate: float, warmup_steps: int, max_steps: int) -> None:
+    def __init__(self, model: TrainableModel, loss: Loss, optimization: Optimization) -> None:
         super().__init__()
-        self.model = model
-        self.learning_rate, self.warmup_steps, self.max_steps = learning_rate, warmup_steps, max_steps
+        # The layout in which convolutions are fastest, on processors as on GPUs.
+        self.model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.loss, self.optimization = loss, optimization
 
     def forward(self, batch: Batch) -> Tensor:
         """Intensities, (N, Q), at the points of each patch."""
         channels, points, cell, _ = batch
-        encoded = self.model.encode(channels)
-        restored = [
-            self.model.query_one(rows, encoded.shape, points[i], cell[i].expand_as(points[i]))
-            for i, rows in enumerate(encoded.rows)
-        ]
-        return torch.stack(restored)
+        return self.model(channels.contiguous(memory_format=torch.channels_last_3d), points, cell)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Mean absolute error."""
-        loss = (self(batch).float() - batch[3]).abs().mean()
-        self.log("train/l1", loss, prog_bar=True)
-        return loss
+        """The loss."""
+        terms = loss_terms(self(batch), batch[3], self._grid(batch), self.loss)
+        for name, term in terms.items():
+            self.log(f"train/{name}", term, prog_bar=name == "loss")
+        return terms["loss"]
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Mean squared and mean absolute error."""
-        error = self(batch).float() - batch[3]
-        self.log("validation/mse", error.square().mean())
-        self.log("validation/l1", error.abs().mean(), prog_bar=True)
+        """The loss, and mean squared and mean absolute error whatever the loss is."""
+        restored = self(batch)
+        terms = loss_terms(restored, batch[3], self._grid(batch), self.loss)
+        error = restored.float() - batch[3]
+        terms |= {"mse": error.square().mean(), "l1": error.abs().mean()}
+        for name, term in terms.items():
+            self.log(f"validation/{name}", term, prog_bar=name == "loss", sync_dist=True)
+
+    def _grid(self, batch: Batch) -> Grid | None:
+        """The fine grid of a batch if the loss needs it; on a GPU, looking costs a wait."""
+        return fine_grid(batch[0], batch[2], batch[1].shape[1]) if self.loss.fourier else None
 
     def configure_optimizers(self) -> Any:
         """Adam with the learning rate as a function of the step."""
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, betas=(0.9, 0.99))
-        warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.05, total_iters=self.warmup_steps)
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, self.max_steps - self.warmup_steps))
-        schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warmup, cosine], [self.warmup_steps])
+        options = self.optimization
+        learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(learning, lr=options.learning_rate, betas=options.betas)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(rate_factor, options=options))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def rate_factor(step: int, options: Optimization) -> float:
+    """The learning rate of a step, counted from 0, as a part of its peak."""
+    if step < options.warmup_steps:
+        return FIRST_RATE + (1 - FIRST_RATE) * step / options.warmup_steps
+    if options.schedule == "halving":
+        return 0.5 ** (step // options.halve_every)
+    progress = (step - options.warmup_steps) / max(1, options.max_steps - options.warmup_steps)
+    return (1 + math.cos(math.pi * min(progress, 1))) / 2

@@ -1,203 +1,308 @@
-"""From packed scans and a preset to weights with their card."""
+"""From packed scans and settings to weights with their card."""
 
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from importlib.resources import files
+import dataclasses
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
-from torch import nn
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CUDAAccelerator
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from bids_sr.errors import TrainingDataError
+from bids_sr.inference.device import resolve_device
+from bids_sr.models.base import TrainableModel
 from bids_sr.models.csr_dmri import CsrDmri
-from bids_sr.models.registry import ModelCard, save_model
+from bids_sr.models.registry import ModelCard, build_model
+from bids_sr.training.callbacks import MONITORED, StepBar, WriteWeights
+from bids_sr.training.checkpoints import (
+    AtomicCheckpointIO,
+    WriteCheckpoints,
+    checkpoints_in,
+    find_checkpoint,
+    requeued_checkpoint,
+    resumed_card,
+)
 from bids_sr.training.module import Restoration
 from bids_sr.training.packing import PackedScan
-from bids_sr.training.patches import PatchSettings, PatchStream
+from bids_sr.training.patches import Batch, PatchSettings, PatchStream
+from bids_sr.training.settings import TrainingSettings
+
+#: Steps between lines of the log.
+LOG_EVERY = 25
 
 
 @dataclass(frozen=True)
-class Optimization:
-    """How long and how fast to learn; see the presets for values in use."""
+class Hardware:
+    """What a training runs on.
 
-    learning_rate: float = 1e-3
-    warmup_steps: int = 200
-    max_steps: int = 6000
-    batch_size: int = 6
-    precision: Any = "32-true"
-    validate_every: int = 250
-    validation_examples: int = 48
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """All that decides what a training gives, apart from its data; `description` goes to the model's card."""
-
-    description: str = ""
-    model: Mapping[str, Any] = field(default_factory=dict)
-    patches: PatchSettings = field(default_factory=PatchSettings)
-    optimization: Optimization = field(default_factory=Optimization)
-
-
-Settings = TypeVar("Settings", PatchSettings, Optimization)
-
-
-def load_settings(preset: str) -> TrainingSettings:
-    """The settings of a preset, by its name or the path of a TOML file.
-
-    Raises
-    ------
-    TrainingDataError
-        If there is no such preset, or a key in it is unknown.
+    Attributes
+    ----------
+    device : str
+        "auto", "cpu" or "cuda".
+    devices, nodes : int
+        GPUs (on a CPU, processes) per node, and nodes.
+    strategy : {"auto", "ddp"}
+        How several devices share the work, see lightning.
+    threads : int
+        Of each process.
+    workers : int
+        Processes that prepare patches, for each device; with 0 the training prepares them itself.
     """
-    shipped = files("bids_sr") / "data" / "presets" / f"{preset}.toml"
-    source = shipped if shipped.is_file() else Path(preset)
-    try:
-        content = tomllib.loads(source.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise TrainingDataError(where=f"preset {preset}", problem=str(error)) from error
-    unknown = set(content) - {entry.name for entry in fields(TrainingSettings)}
-    if unknown:
-        raise TrainingDataError(where=f"preset {preset}", problem=f"unknown section {sorted(unknown)[0]}")
-    return TrainingSettings(
-        content.get("description", ""),
-        content.get("model", {}),
-        _section(PatchSettings, content.get("patches", {}), preset),
-        _section(Optimization, content.get("optimization", {}), preset),
-    )
+
+    device: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    strategy: str = "auto"
+    threads: int = 1
+    workers: int = 0
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a model card tells of it."""
+        gpu = resolve_device(self.device).type == "cuda"
+        name = torch.cuda.get_device_name() if gpu else _processor()
+        count = {"devices": self.devices, "nodes": self.nodes, "threads": self.threads, "workers": self.workers}
+        return {"device": name, **count, "torch": torch.__version__, "lightning": lightning.__version__}
 
 
-def _section(kind: type[Settings], content: Mapping[str, Any], preset: str) -> Settings:
-    """One section of a preset as its data class; lists become tuples."""
-    unknown = set(content) - {entry.name for entry in fields(kind)}
-    if unknown:
-        raise TrainingDataError(where=f"preset {preset}", problem=f"unknown key {sorted(unknown)[0]}")
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
-    return kind(**values)
+def _processor() -> str:
+    """Name of the processor."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text(encoding="utf-8").splitlines() if information.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
-class _WriteWeights(Callback):
-    """Write weights and card after each validation, so that a training that is cut short leaves a model."""
-
-    def __init__(self, card: ModelCard, folder: Path) -> None:
-        self.card, self.folder = card, folder
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Called by lightning."""
-        progress = {
-            "steps": trainer.global_step,
-            **{key.replace("/", "_"): float(value) for key, value in trainer.callback_metrics.items()},
-        }
-        save_model(cast(Restoration, pl_module).model, self.card.trained(progress), self.folder)
+def card_of(
+    name: str,
+    settings: TrainingSettings,
+    scans: Sequence[PackedScan],
+    validation: Sequence[PackedScan],
+    hardware: Hardware,
+) -> ModelCard:
+    """The card of a model that is to be trained."""
+    options = settings.optimization
+    weights = "those of the best validation" if options.patience else "those of the last step"
+    training = {
+        "scans": [scan.name for scan in scans],
+        "simulated_scans": sum(scan.simulated for scan in scans),
+        "scans_with_t1w": sum(scan.t1w is not None for scan in scans),
+        "validation_scans": [scan.name for scan in validation],
+        "patches": asdict(settings.patches),
+        "loss": asdict(settings.loss),
+        "optimization": asdict(options),
+        "weights": weights + (f", averaged with a decay of {options.ema}" if options.ema else ""),
+        "hardware": hardware.description,
+    }
+    return ModelCard(
+        name, settings.description, settings.architecture, dict(settings.model), settings.inputs,
+        settings.normalization, settings.patches.scale_range, training=training,
+    )  # fmt: skip
 
 
 def train(
     scans: Sequence[PackedScan],
     validation: Sequence[PackedScan],
     settings: TrainingSettings,
-    card: ModelCard,
+    name: str,
     folder: Path,
+    hardware: Hardware = Hardware(),
     *,
-    threads: int,
-    accelerator: str = "auto",
     resume: Path | None = None,
-    initial: nn.Module | None = None,
+    initial: tuple[TrainableModel, ModelCard] | None = None,
 ) -> None:
     """Train a model; weights, card, log and checkpoints go to `folder`.
 
-    Scans are drawn in proportion to the voxels of their brain masks. Validation examples come from other scans, and are
-    the same each time. `resume` is a checkpoint of a training that was cut; `initial` has weights to begin with.
+    Parameters
+    ----------
+    scans, validation : sequence of PackedScan
+        Validation examples come from scans of their own, and are the same each time.
+    settings : TrainingSettings
+    name : str
+        Of the model.
+    folder : Path
+    hardware : Hardware
+    resume : Path, optional
+        A checkpoint of the same training, or the folder of that training, whose last checkpoint is meant. A job that
+        SLURM has started again goes on from the last checkpoint in `folder` by itself.
+    initial : model and card, optional
+        A model whose weights to begin with.
 
     Raises
     ------
     TrainingDataError
-        If `initial` is of another architecture.
+        If the checkpoint or the initial model is of another kind, the folder cannot be written to or belongs to
+        another training, or the hardware is not there.
+    DeviceError
+        If there is no such device.
+    KeyboardInterrupt
+        If the training is interrupted; its message names the last checkpoint.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(hardware.threads)
     lightning.seed_everything(settings.optimization.seed, verbose=False)
-    options = settings.optimization
-    model = CsrDmri(**settings.model)
+    model = build_model(settings.architecture, settings.model, len(settings.inputs))
+    card = card_of(name, settings, scans, validation, hardware)
     if initial is not None:
-        _copy_weights(initial, model)
-    trainer = lightning.Trainer(
+        card = _begin_with(model, *initial, card)
+    checkpoint = requeued_checkpoint(folder) if resume is None else find_checkpoint(resume)
+    if checkpoint is not None:
+        card = resumed_card(checkpoint, card, folder)
+    if settings.optimization.freeze_encoder:
+        cast(CsrDmri, model).encoder.requires_grad_(False)
+    patches = _Patches(scans, validation, settings, hardware.workers)
+    _fit(Restoration(model, settings.loss, settings.optimization), patches, card, folder, hardware, checkpoint)
+
+
+def _begin_with(model: TrainableModel, source: TrainableModel, origin: ModelCard, card: ModelCard) -> ModelCard:
+    """Give a model the weights of another one of its kind; the card tells so."""
+    for field in ("architecture", "inputs", "normalization"):
+        if getattr(origin, field) != getattr(card, field):
+            problem = (
+                f"it is of another architecture: {field} {getattr(origin, field)} instead of {getattr(card, field)}"
+            )
+            raise TrainingDataError(where=f"--init-from {origin.name}", problem=problem)
+    try:
+        model.load_state_dict(source.state_dict())
+    except RuntimeError as error:
+        problem = f"it is of another architecture: {origin.arguments} instead of {card.arguments}"
+        raise TrainingDataError(where=f"--init-from {origin.name}", problem=problem) from error
+    started_from = {"weights_sha256": origin.weights_sha256, **origin.training}
+    return dataclasses.replace(card, training={**card.training, "started_from": started_from})
+
+
+def _fit(
+    step: Restoration, patches: "_Patches", card: ModelCard, folder: Path, hardware: Hardware, checkpoint: Path | None
+) -> None:
+    """Run lightning; whatever ends it early is said in one line."""
+    options = step.optimization
+    every = options.checkpoint_every or options.validate_every
+    weights = WriteWeights(card, folder, best_only=options.patience > 0)
+    checkpoints = WriteCheckpoints(card, folder / "checkpoints", every, options.validate_every)
+    with _one_line(folder, checkpoints):
+        if checkpoint is None and checkpoints_in(checkpoints.folder):
+            problem = "holds checkpoints of another training; go on with --resume, or name another folder"
+            raise TrainingDataError(where=folder, problem=problem)
+        trainer = _trainer(step, folder, hardware, [weights, *_averaging_and_stopping(step), checkpoints])
+        trainer.fit(step, datamodule=patches, ckpt_path=checkpoint, weights_only=True)
+        if weights.validated_step != trainer.global_step:
+            trainer.validate(step, datamodule=patches, verbose=False)
+
+
+def _trainer(step: Restoration, folder: Path, hardware: Hardware, callbacks: list[Callback]) -> lightning.Trainer:
+    """Lightning's trainer for these settings."""
+    options = step.optimization
+    accelerator = "gpu" if resolve_device(hardware.device).type == "cuda" else "cpu"
+    if options.precision == "16-mixed" and accelerator == "cpu":
+        raise TrainingDataError(where="--precision 16-mixed", problem="needs a GPU; a processor has bf16-mixed")
+    folder.mkdir(parents=True, exist_ok=True)
+    return lightning.Trainer(
         accelerator=accelerator,
-        devices=1,
+        devices=hardware.devices,
+        num_nodes=hardware.nodes,
+        strategy=hardware.strategy,
         precision=options.precision,
         max_steps=options.max_steps,
-        gradient_clip_val=1.0,
+        gradient_clip_val=options.gradient_clip or None,
         val_check_interval=options.validate_every,
-        limit_val_batches=options.validation_examples // options.batch_size,
+        limit_val_batches=-(-options.validation_examples // (options.batch_size * hardware.devices * hardware.nodes)),
         num_sanity_val_steps=0,
-        logger=CSVLogger(folder, name="log", version=""),
-        callbacks=[
-            ModelCheckpoint(
-                folder / "checkpoints",
-                monitor="step",
-                mode="max",
-                save_top_k=2,
-                every_n_train_steps=options.validate_every,
-            ),
-            _WriteWeights(card, folder),
-        ],
-        log_every_n_steps=25,
+        log_every_n_steps=LOG_EVERY,
+        default_root_dir=folder,
+        logger=_loggers(folder),
+        callbacks=[*callbacks, StepBar()],
+        plugins=[AtomicCheckpointIO()],
+        # Checkpoints are written by a callback of ours, batches of each rank made by `PatchStream`.
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
         enable_model_summary=False,
     )
-    step = Restoration(model, options.learning_rate, options.warmup_steps, options.max_steps)
-    trainer.fit(step, datamodule=_Patches(scans, validation, settings), ckpt_path=resume)
 
 
-def _copy_weights(source: nn.Module, target: nn.Module) -> None:
-    """Give a model the weights of another of the same architecture."""
+def _averaging_and_stopping(step: Restoration) -> list[Callback]:
+    """Lightning's callbacks for the settings `ema` and `patience`."""
+    options = step.optimization
+    averaging = [EMAWeightAveraging(decay=options.ema)] if options.ema else []
+    stopping = [EarlyStopping(MONITORED, patience=options.patience)] if options.patience else []
+    return [*averaging, *stopping]
+
+
+def _loggers(folder: Path) -> list[Logger]:
+    """A table of the run, and TensorBoard's files where it is installed; a resumed training begins a new run."""
+    version = f"run-{1 + len(list((folder / 'log').glob('run-*')))}"
+    table = CSVLogger(folder, name="log", version=version, flush_logs_every_n_steps=LOG_EVERY)
+    if find_spec("tensorboard") is None:
+        return [table]
+    return [table, TensorBoardLogger(folder, name="log", version=version)]
+
+
+@contextmanager
+def _one_line(folder: Path, checkpoints: WriteCheckpoints) -> Iterator[None]:
+    """What can end a training early, as errors that say it in one line."""
     try:
-        target.load_state_dict(source.state_dict())
-    except RuntimeError as error:
-        raise TrainingDataError(where="initial weights", problem="they are of another architecture") from error
+        yield
+    except SystemExit as error:
+        # How lightning passes on that it was interrupted or is to terminate.
+        last = f"go on with --resume {checkpoints.latest}" if checkpoints.latest else "there is no checkpoint yet"
+        raise KeyboardInterrupt(last) from error
+    except OSError as error:
+        problem = f"cannot be written to ({error.strerror or error})"
+        raise TrainingDataError(where=folder, problem=problem) from error
+    except torch.cuda.OutOfMemoryError as error:
+        problem = "the memory of the GPU is too small; lower batch_size, points or patch in the preset"
+        raise TrainingDataError(where="--device cuda", problem=problem) from error
+    except MisconfigurationException as error:
+        raise TrainingDataError(where="--device", problem=" ".join(str(error).split())) from error
 
 
 class _Patches(lightning.LightningDataModule):
-    """Batches of examples; a training that resumes goes on with the example after the last one it saw."""
+    """Batches of patches; a training that resumes goes on with the batch after the last one it saw."""
 
     def __init__(
-        self, scans: Sequence[PackedScan], validation: Sequence[PackedScan], settings: TrainingSettings
+        self,
+        scans: Sequence[PackedScan],
+        validation: Sequence[PackedScan],
+        settings: TrainingSettings,
+        workers: int,
     ) -> None:
         super().__init__()
-        self.scans, self.validation, self.settings, self.first = scans, validation, settings, 0
+        self.scans, self.validation, self.settings, self.workers = scans, validation, settings, workers
+        self.seen = 0
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> DataLoader[Batch]:
         """Called by lightning."""
-        return self._loader(self.scans, self.settings.optimization.seed, self.first)
+        return self._loader(self.scans, self.settings.patches, self.settings.optimization.seed, self.seen)
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Called by lightning."""
-        return self._loader(self.validation, self.settings.optimization.seed + 1, 0)
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Called by lightning; every scan as it is: none preferred, no T1w left out."""
+        patches = replace(self.settings.patches, simulated_share=None, t1w_dropped=0.0)
+        return self._loader(self.validation, patches, self.settings.optimization.seed + 1, 0)
 
-    def _loader(self, scans: Sequence[PackedScan], seed: int, first: int) -> DataLoader[Any]:
-        stream = PatchStream(scans, [len(scan.inside) for scan in scans], self.settings.patches, seed, first)
-        return DataLoader(stream, batch_size=self.settings.optimization.batch_size)
+    def _loader(self, scans: Sequence[PackedScan], patches: PatchSettings, seed: int, first: int) -> DataLoader[Batch]:
+        """Batches of this rank, the first of them after `first` batches of all ranks together."""
+        trainer = cast(lightning.Trainer, self.trainer)
+        stream = PatchStream(
+            scans, patches, self.settings.signal, seed, self.settings.optimization.batch_size,
+            first_batch=first // trainer.world_size, rank=trainer.global_rank, world_size=trainer.world_size,
+        )  # fmt: skip
+        on_gpu = isinstance(trainer.accelerator, CUDAAccelerator)
+        return DataLoader(
+            stream, batch_size=None, num_workers=self.workers, persistent_workers=self.workers > 0, pin_memory=on_gpu
+        )
 
     def state_dict(self) -> dict[str, int]:
-        """What a checkpoint keeps: the number of the next example."""
-        steps = cast(lightning.Trainer, self.trainer).global_step
-        return {"first": steps * self.settings.optimization.batch_size}
+        """What a checkpoint keeps: how many batches all ranks together have seen."""
+        trainer = cast(lightning.Trainer, self.trainer)
+        return {"seen": trainer.global_step * trainer.world_size}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Called by lightning before the first batch of a training that resumes."""
-        self.first = state_dict["first"]
-
-
-def describe(settings: TrainingSettings, scans: Sequence[PackedScan]) -> dict[str, Any]:
-    """What a model card tells of a training."""
-    return {
-        "scans": [scan.name for scan in scans],
-        "patches": asdict(settings.patches),
-        "optimization": asdict(settings.optimization),
-        "degradation": "Gaussian point-spread function, cells aligned",
-        "torch": torch.__version__,
-    }
+        self.seen = state_dict["seen"]

@@ -81,10 +81,10 @@ class Work:
 
 def _run_participants(config: Config) -> int:
     """Run every series that is not finished, then write what belongs to subjects and dataset."""
-    from bids_sr.models.registry import read_card
+    from bids_sr.models.registry import read_trained_card
     from bids_sr.workflows.outcome import exit_code, summary
 
-    card = read_card(config.model)
+    card = read_trained_card(config.model)
     work = plan_work(config, card)
     outcomes = [*work.outcomes, *run_workflow(config, work)]
     code = exit_code(outcomes)

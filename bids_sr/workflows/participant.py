@@ -18,6 +18,7 @@ from bids_sr.workflows.super_resolution import init_super_resolution_wf
 from bids_sr.workflows.tensor import init_tensor_wf
 
 NAME = "participant"
+RESTORE_FIELDS = ("dwi_file", "bval_file", "mask_file", "t1w_file", "registration")
 SERIES_FIELDS = ("dwi_file", "bval_file", "bvec_file", "b0_file", "mask_file", "t1w_file")
 MAP_FIELDS = ("acquired_maps", "sr_maps", "cubic_maps", "averaged_sr_maps", "averaged_cubic_maps", "tissue_file")
 SAVED_MAPS = ("acquired_derivatives", "sr_derivatives", "cubic_derivatives", "tensor_table")
@@ -50,7 +51,7 @@ def init_series_wf(plan: SeriesPlan, record: Mapping[str, Any]) -> Workflow:
             (
                 preprocess,
                 restore,
-                [(f"outputs.{name}", f"inputs.{name}") for name in ("dwi_file", "bval_file", "mask_file")],
+                [(f"outputs.{name}", f"inputs.{name}") for name in RESTORE_FIELDS],
             ),
             (preprocess, tensor, [(f"outputs.{name}", f"inputs.{name}") for name in SERIES_FIELDS]),
             (restore, tensor, [("outputs.mask_file", "inputs.target_mask_file")]),
@@ -101,7 +102,7 @@ def _connect_record(workflow: Workflow, plan: SeriesPlan, record: Mapping[str, A
         [
             (preprocess, node, [(f"outputs.{name}", name) for name in ("gradients", "mask", "registration")]),
             (preprocess, node, [("outputs.seconds", "preprocess_seconds")]),
-            (restore, node, [("outputs.seconds", "super_resolution_seconds")]),
+            (restore, node, [("outputs.t1w", "t1w"), ("outputs.seconds", "super_resolution_seconds")]),
             (tensor, node, [(f"outputs.{name}", name) for name in ("tensor_table", "truth_table")]),
             (tensor, node, [("outputs.seconds", "tensor_seconds")]),
             (derivatives, node, [("outputs.files", "outputs")]),

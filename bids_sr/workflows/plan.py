@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 from nibabel.filebasedimages import ImageFileError
 
 from bids_sr import __version__
@@ -92,6 +93,11 @@ class SeriesPlan:
         return self.series.t1w is not None and not self.series.t1w_is_aligned
 
     @property
+    def is_guided(self) -> bool:
+        """Whether there is a T1w for a model that uses it."""
+        return self.card.uses_t1w and self.series.t1w is not None
+
+    @property
     def threads(self) -> int:
         """Processors that one stage may use."""
         return max(1, min(self.config.omp_nthreads, self.config.nprocs))
@@ -104,7 +110,9 @@ class SeriesPlan:
     def restore_gb(self, model: str) -> float:
         """Memory that restoring takes, in GB."""
         card = CUBIC_CARD if model == CUBIC else self.card
-        return float(estimate(self.source.shape, self.n_volumes, self.target.shape, card).peak_gb)
+        # The T1w as read; what is made of it is smaller.
+        t1w_gb = float(np.prod(self.t1w_shape)) * 4 / 1024**3 if card.uses_t1w else 0.0
+        return float(estimate(self.source.shape, self.n_volumes, self.target.shape, card).peak_gb) + t1w_gb
 
     def uri(self, path: Path) -> str:
         """BIDS URI of an input or output file."""
@@ -131,6 +139,8 @@ def plan_series(series: DwiSeries, config: Config, card: ModelCard, device: str)
     inputs = [series.dwi, series.bval, series.bvec, series.t1w, series.mask]
     options = {name: getattr(config, name) for name in RELEVANT_OPTIONS}
     options |= {"device": device, "model": card.name, "sidecar": dict(series.sidecar)}
+    # The same weights do something else where a card gives them other inputs.
+    options |= {"architecture": card.architecture, "arguments": card.arguments, "signal": asdict(card.signal)}
     key = fingerprint(inputs, options, card.weights_sha256)
     truth = find_truth(series, target)
     plan = SeriesPlan(series, config, card, device, source, target, image.shape[3], t1w_shape, truth, key)
@@ -215,7 +225,7 @@ def _rounded(values: Any) -> list[float]:
 def _model(plan: SeriesPlan) -> Mapping[str, Any]:
     """The model in the record's words."""
     card = plan.card
-    names = ("name", "description", "weights_sha256", "parameters", "uses_t1w")
+    names = ("name", "description", "architecture", "normalization", "weights_sha256", "parameters", "uses_t1w")
     return {
         **{name: getattr(card, name) for name in names},
         "scale_range": list(card.scale_range),
@@ -225,11 +235,13 @@ def _model(plan: SeriesPlan) -> Mapping[str, Any]:
 
 def opening_warnings(plan: SeriesPlan) -> list[str]:
     """What a reader should know before anything ran: no T1w, or one of another session."""
-    series, tissue = plan.series, "Tissue classes come from the diffusion tensor alone."
+    series, model = plan.series, plan.card
+    lost = "Tissue classes come from the diffusion tensor alone"
+    lost += f", and the model {model.name} is given zeros in place of the T1w." if model.uses_t1w else "."
     if not plan.config.use_t1w:
-        return [f"Run without a T1w image, as asked (--no-t1w). {tissue}"]
+        return [f"Run without a T1w image, as asked (--no-t1w). {lost}"]
     if series.t1w is None:
-        return [f"No T1w image was found for this subject: T1w-free mode. {tissue}"]
+        return [f"No T1w image was found for this subject: T1w-free mode. {lost}"]
     if not series.t1w_note.startswith("same session"):
         return [f"The T1w image is not of the same session ({series.t1w_note}). Check that anatomy has not changed."]
     return []

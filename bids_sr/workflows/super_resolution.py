@@ -10,14 +10,17 @@ from bids_sr.interfaces.super_resolution import Restore
 from bids_sr.workflows.memory import preprocess_gb
 from bids_sr.workflows.plan import CUBIC, SeriesPlan
 
-INPUTS = ["dwi_file", "bval_file", "mask_file"]
+SERIES = ["dwi_file", "bval_file", "mask_file"]
+INPUTS = [*SERIES, "t1w_file", "registration"]
+OUTPUTS = ["sr_file", "cubic_file", "mask_file", "t1w", "seconds"]
 
 
 def init_super_resolution_wf(plan: SeriesPlan, name: str = "super_resolution") -> Workflow:
     """Every volume restored on the target grid by the model, and by cubic interpolation.
 
-    Inputs (node ``inputs``): `dwi_file`, `bval_file`, `mask_file`. Outputs (node ``outputs``): `sr_file`, `cubic_file`,
-    `mask_file` on the target grid, `seconds`.
+    Inputs (node ``inputs``): `dwi_file`, `bval_file`, `mask_file`, and for a model that uses it `t1w_file` with its
+    `registration`. Outputs (node ``outputs``): `sr_file`, `cubic_file`, `mask_file` on the target grid, `t1w` (whether
+    the model saw it), `seconds`.
     """
     inputs = Node(IdentityInterface(INPUTS), name="inputs")
     mask = Node(
@@ -27,24 +30,26 @@ def init_super_resolution_wf(plan: SeriesPlan, name: str = "super_resolution") -
     # With cubic interpolation as the model the baseline is the result itself.
     cubic = restore if plan.card.name == CUBIC else restore_node(plan, CUBIC, "cubic")
     times = Node(Merge(2), name="times", run_without_submitting=True)
-    outputs = Node(IdentityInterface(["sr_file", "cubic_file", "mask_file", "seconds"]), name="outputs")
+    outputs = Node(IdentityInterface(OUTPUTS), name="outputs")
     workflow = Workflow(name=name)
     workflow.connect(
         [
             (inputs, mask, [("mask_file", "mask_file")]),
-            (inputs, restore, [(field, field) for field in INPUTS]),
+            (inputs, restore, [(field, field) for field in SERIES]),
             (mask, outputs, [("mask_file", "mask_file")]),
-            (restore, outputs, [("dwi_file", "sr_file")]),
+            (restore, outputs, [("dwi_file", "sr_file"), ("t1w", "t1w")]),
             (cubic, outputs, [("dwi_file", "cubic_file")]),
             (restore, times, [("seconds", "in1")]),
             (times, outputs, [("out", "seconds")]),
         ]
     )
     if cubic is not restore:
-        workflow.connect(inputs, "dwi_file", cubic, "dwi_file")
-        workflow.connect(inputs, "bval_file", cubic, "bval_file")
-        workflow.connect(inputs, "mask_file", cubic, "mask_file")
+        workflow.connect([(inputs, cubic, [(field, field) for field in SERIES])])
         workflow.connect(cubic, "seconds", times, "in2")
+    if plan.is_guided:
+        # Other models need not wait for the registration.
+        workflow.connect(inputs, "t1w_file", restore, "t1w_file")
+        workflow.connect(inputs, "registration", restore, "registration")
     return workflow
 
 

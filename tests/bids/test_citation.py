@@ -59,6 +59,49 @@ def test_only_what_was_done_is_told():
     assert "nothing to describe" in methods_text(TEXTS["failed"])
 
 
+def guided(**t1w):
+    """A record of a model that uses the T1w."""
+    made = record()
+    return made | {"model": made["model"] | {"uses_t1w": True}, "t1w": t1w}
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        ([guided(used=True, reason="")], "It was guided by the T1-weighted image."),
+        ([guided(used=True), guided(used=False)], "guided by the T1-weighted image in 1 of 2 series and given zeros"),
+        ([guided(used=False, reason="there is none")], "was given zeros in its place"),
+        ([record() | {"model": record()["model"] | {"uses_t1w": False}}], "does not use the T1-weighted image"),
+    ],
+)
+def test_it_says_whether_the_t1w_took_part(records, words):
+    assert words in methods_text(records)
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ({"normalization": "shell"}, "divided by the median of its shell's mean volume"),
+        ({"normalization": "b0"}, "divided by the mean b0"),
+        ({"architecture": "csr_dmri"}, "implicit decoder"),
+        ({"architecture": "rescnn3d"}, "ResCNN3D"),
+        ({"name": "trilinear"}, "interpolated trilinearly; no network was used"),
+    ],
+)
+def test_it_says_what_the_model_is_and_how_signals_are_put_to_it(card, words):
+    made = record()
+    assert words in methods_text([made | {"model": made["model"] | card}])
+
+
+def test_a_grid_network_is_not_called_an_implicit_decoder():
+    made = record()
+    assert "implicit" not in methods_text([made | {"model": made["model"] | {"architecture": "dcsrn"}}])
+
+
+def test_nothing_is_said_of_the_t1w_where_it_is_not_known():
+    assert "guided" not in methods_text([record()]) + methods_text(TEXTS["cubic"])
+
+
 def test_the_files_hold_the_cited_entries_and_no_other(tmp_path):
     write_citation(tmp_path, TEXTS["full"])
     text, source = ((tmp_path / f"CITATION.{kind}").read_text() for kind in ("md", "bib"))

@@ -1,4 +1,10 @@
-"""`bids-sr-train` from a BIDS dataset to a model that `bids_sr` takes, and its one-line refusals."""
+"""`bids-sr-train` from BIDS datasets to a model that `bids_sr` takes, and its one-line refusals."""
+
+import errno
+import re
+import shutil
+import signal
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -7,13 +13,14 @@ import torch
 
 from bids_sr.cli.train import main
 from bids_sr.demo.dataset import make_dataset
+from bids_sr.models.base import Lattice
 from bids_sr.models.registry import load_model, read_card
 from bids_sr.training.packing import load_pack, save_pack
+from bids_sr.training.patches import PatchStream
 
 PRESET = """
 description = "A tiny model."
 [model]
-channels = 3
 features = 4
 growth = 4
 blocks = 1
@@ -45,19 +52,27 @@ def dataset(tmp_path_factory):
 def packs(dataset, tmp_path_factory):
     """A pack of the dataset, and one that says it is of another subject."""
     folder = tmp_path_factory.mktemp("packs")
-    assert main(["pack", str(dataset), str(folder / "train.safetensors"), "--participant-label", "sub-01"]) == 0
+    words = ["--participant-label", "sub-01", "--no-t1w"]
+    assert main(["pack", str(dataset), str(folder / "train.safetensors"), *words]) == 0
     scan = load_pack(folder / "train.safetensors")[0]
     object.__setattr__(scan, "name", "sub-02")
     save_pack([scan], folder / "validation.safetensors")
     return folder
 
 
-def fit(packs, out, *words):
-    preset = out / "tiny.toml"
-    preset.write_text(PRESET)
+def fit(packs, out, *words, preset: str = PRESET):
+    out.mkdir(exist_ok=True)
+    (out / "tiny.toml").write_text(preset)
     train, validation = packs / "train.safetensors", packs / "validation.safetensors"
     files = ["fit", str(train), "--validation", str(validation), "--output", str(out)]
-    return main([*files, "--name", "tiny", "--device", "cpu", "--preset", str(preset), *words])
+    return main([*files, "--device", "cpu", "--threads", "1", "--preset", str(out / "tiny.toml"), *words])
+
+
+def one_line(capsys) -> str:
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    assert error.startswith("bids-sr-train: ")
+    return error
 
 
 def test_a_pack_holds_the_series_of_the_subjects_asked_for(packs, dataset):
@@ -65,46 +80,168 @@ def test_a_pack_holds_the_series_of_the_subjects_asked_for(packs, dataset):
     n_volumes = nib.Nifti1Image.from_filename(next(dataset.rglob("*_dwi.nii.gz"))).shape[3]
     assert scan.name == "sub-01"
     assert scan.data.shape[0] == n_volumes
+    assert scan.t1w is None
+
+
+def test_a_pack_holds_the_subjects_of_a_list_from_several_datasets(dataset, tmp_path, capsys):
+    other = shutil.copytree(dataset, tmp_path / "other")
+    (tmp_path / "subjects.txt").write_text("01\n")
+    pack = tmp_path / "both.safetensors"
+    words = ["--participant-file", str(tmp_path / "subjects.txt"), "--no-t1w", "--bval", "1000"]
+    assert main(["pack", str(dataset), str(other), str(pack), *words]) == 0
+    assert len({scan.name for scan in load_pack(pack)}) == 2
+    assert "sub-01" in capsys.readouterr().out
+    (tmp_path / "subjects.txt").write_text("99\n")
+    assert main(["pack", str(dataset), str(tmp_path / "none.safetensors"), *words]) == 2
+    assert "99" in one_line(capsys)
+    (tmp_path / "subjects.txt").write_text("\n")
+    assert main(["pack", str(dataset), str(tmp_path / "none.safetensors"), *words]) == 2
+    assert "it holds no labels" in one_line(capsys)
+    assert not (tmp_path / "none.safetensors").exists()
+
+
+def test_heads_are_simulated_into_a_pack(packs, tmp_path, monkeypatch):
+    asked = []
+
+    def simulate_scans(heads, seed, settings, tell):
+        asked.append((heads, seed))
+        return load_pack(packs / "train.safetensors")
+
+    monkeypatch.setattr("bids_sr.training.simulation.simulate_scans", simulate_scans)
+    assert main(["simulate", str(tmp_path / "pack.safetensors"), "--heads", "3", "--seed", "7"]) == 0
+    assert asked == [(3, 7)]
+    assert load_pack(tmp_path / "pack.safetensors")
 
 
 def test_a_model_is_trained_and_can_be_loaded(packs, tmp_path):
-    assert fit(packs, tmp_path, "--max-steps", "4") == 0
+    assert fit(packs, tmp_path, "--max-steps", "4", "--seed", "5") == 0
     model, card = load_model(str(tmp_path / "tiny.json"), torch.device("cpu"))
     assert card.training["scans"] == ["sub-01"]
     assert card.training["progress"]["steps"] == 4
+    assert card.training["optimization"]["seed"] == 5
     assert card.description == "A tiny model."
-    assert np.isfinite(model.encode(torch.rand(1, 3, 4, 4, 4)).rows.numpy()).all()
+    lattice = Lattice((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert np.isfinite(model.encode(torch.rand(1, 3, 4, 4, 4), lattice).rows.numpy()).all()
 
 
 def test_a_training_can_begin_with_the_weights_of_another(packs, tmp_path, capsys):
-    (tmp_path / "first").mkdir()
-    (tmp_path / "second").mkdir()
     assert fit(packs, tmp_path / "first") == 0
     first = tmp_path / "first" / "tiny.json"
-    assert fit(packs, tmp_path / "second", "--init-from", str(first)) == 0
-    card = read_card(str(tmp_path / "second" / "tiny.json"))
+    assert fit(packs, tmp_path / "second", "--init-from", str(first), "--freeze-encoder", "--name", "tuned") == 0
+    card = read_card(str(tmp_path / "second" / "tuned.json"))
     assert card.training["started_from"]["weights_sha256"] == read_card(str(first)).weights_sha256
-    assert fit(packs, tmp_path / "second", "--init-from", "light") == 2
-    assert "another architecture" in capsys.readouterr().err
+    assert card.training["optimization"]["freeze_encoder"]
+    capsys.readouterr()
+    assert fit(packs, tmp_path / "third", "--init-from", "light") == 2
+    assert "another architecture" in one_line(capsys)
+    assert fit(packs, tmp_path / "third", "--init-from", "cubic") == 2
+    assert "no weights" in one_line(capsys)
+
+
+def test_an_interrupted_training_names_its_last_checkpoint_and_can_go_on(packs, tmp_path, capsys, monkeypatch):
+    batch = PatchStream.batch
+
+    def interrupted(self, number):
+        if number == 5:
+            signal.raise_signal(signal.SIGINT)
+        return batch(self, number)
+
+    # Shells start what runs in their background with interrupts ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with monkeypatch.context() as context:
+        context.setattr(PatchStream, "batch", interrupted)
+        assert fit(packs, tmp_path, "--max-steps", "8") == 130
+    signal.signal(signal.SIGINT, before)
+    error = capsys.readouterr().err
+    checkpoint = Path(re.search(r"interrupted; go on with --resume (\S+)\n", error).group(1))
+    assert checkpoint == tmp_path / "checkpoints" / "step-00000004.ckpt"
+    assert fit(packs, tmp_path, "--max-steps", "8", "--resume", str(checkpoint)) == 0
+    assert read_card(str(tmp_path / "tiny.json")).training["progress"]["steps"] == 8
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".json", ".ckpt"])
+def test_on_a_full_disk_nothing_half_written_is_left(packs, tmp_path, capsys, monkeypatch, ending):
+    write = Path.write_bytes
+
+    def full(self, content):
+        if ending in self.name:
+            write(self, bytes(content)[:10])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert fit(packs, tmp_path) == 2
+    assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+    left = {file.suffix for file in tmp_path.rglob("*") if file.is_file() and "log" not in file.parts}
+    assert left <= ({".toml"} if ending != ".ckpt" else {".toml", ".safetensors", ".json"})
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["pack", "nowhere", "x.safetensors"], "nowhere"),
+        (["pack", "x.safetensors"], "pack"),
+        (["simulate", "x.safetensors", "--heads", "0"], "positive"),
         (["fit", "nowhere", "--validation", "nowhere", "--output", "out"], "not a pack"),
         (["fit", "nowhere", "--validation", "nowhere", "--output", "out", "--preset", "heavy"], "preset heavy"),
+        (["fit", "nowhere", "--validation", "nowhere", "--output", "out", "--precision", "half"], "precision"),
+        (["fit", "nowhere", "--validation", "nowhere", "--output", "out", "--name", "../x"], "not a name"),
+        (["fit", "nowhere", "--output", "out"], "--validation"),
+        (["fit"], "pack"),
+        ([], "step"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line_and_exit_2(words, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    assert message in one_line(capsys)
+    assert not list(tmp_path.iterdir())
 
 
-def test_training_and_validating_on_one_scan_is_refused(packs, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("words", "preset", "message"),
+    [
+        ([], PRESET + "max_step = 3", "max_step"),
+        ([], PRESET.replace("hidden = 8", "hiden = 8"), "hiden"),
+        (["--freeze-encoder"], 'architecture = "dcsrn"\n[patches]\npoints = 0', "no encoder"),
+        (["--resume", "nowhere.ckpt"], PRESET, "no such file"),
+        (["--resume", "."], PRESET, "no checkpoint"),
+        (["--init-from", "csr_dmri_paper"], PRESET, "no weights"),
+        (["--init-from", "huge"], PRESET, "huge"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_one_line_and_exit_2(packs, words, preset, message, capsys, tmp_path):
+    assert fit(packs, tmp_path, *words, preset=preset) == 2
+    assert message in one_line(capsys)
+    assert [file.name for file in tmp_path.iterdir()] == ["tiny.toml"]
+
+
+def test_a_checkpoint_of_another_architecture_is_one_line_and_exit_2(packs, tmp_path, capsys):
+    assert fit(packs, tmp_path / "first") == 0
+    capsys.readouterr()
+    wider = PRESET.replace("hidden = 8", "hidden = 16")
+    assert fit(packs, tmp_path / "second", "--resume", str(tmp_path / "first"), preset=wider) == 2
+    assert "arguments.hidden was 8, and is 16 now" in one_line(capsys)
+
+
+def test_an_output_that_is_a_file_is_one_line_and_exit_2(packs, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "file").write_text("")
+    assert fit(packs, tmp_path / "out", "--output", str(tmp_path / "file")) == 2
+    assert "cannot be written to" in one_line(capsys)
+
+
+def test_training_and_validating_on_one_subject_is_refused(packs, tmp_path, capsys):
     train = str(packs / "train.safetensors")
     assert main(["fit", train, "--validation", train, "--output", str(tmp_path)]) == 2
-    assert "sub-01" in capsys.readouterr().err
+    assert "sub-01" in one_line(capsys)
+    (scan,) = load_pack(Path(train))
+    object.__setattr__(scan, "name", "sub-01_run-2")
+    save_pack([scan], tmp_path / "again.safetensors")
+    assert main(["fit", train, "--validation", str(tmp_path / "again.safetensors"), "--output", str(tmp_path)]) == 2
+    assert "sub-01" in one_line(capsys)
+
+
+def test_it_is_said_when_no_scan_has_the_t1w_that_a_model_wants(packs, tmp_path, capsys):
+    assert fit(packs, tmp_path, preset='inputs = ["volume", "b0", "shell", "t1w"]\n' + PRESET) == 0
+    assert "no scan has a T1w" in capsys.readouterr().err

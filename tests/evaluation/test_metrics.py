@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from bids_sr.evaluation.metrics import direction_error, mean_absolute_error, psnr, ssim
+from bids_sr.evaluation.metrics import (
+    direction_error,
+    mean_absolute_error,
+    mean_squared_error,
+    nrmse,
+    psnr,
+    ssim,
+    whole_volume_psnr,
+    whole_volume_ssim,
+)
 
 TRUTH = np.linspace(0, 200, 20 * 21 * 22).reshape(20, 21, 22)
 MASK = np.zeros(TRUTH.shape, bool)
@@ -35,3 +44,58 @@ def test_direction_error_ignores_the_sign():
     turned = -axes * np.cos(angle)
     turned[..., 1] = np.sin(angle)
     assert direction_error(axes, turned, MASK) == pytest.approx(12, abs=1e-4)
+
+
+def test_direction_error_of_no_voxel_is_not_a_number():
+    axes = np.ones((*TRUTH.shape, 3))
+    assert np.isnan(direction_error(axes, axes, np.zeros(TRUTH.shape, bool)))
+
+
+def test_a_known_offset():
+    assert mean_squared_error(TRUTH, TRUTH - 3, MASK) == pytest.approx(9)
+    assert mean_absolute_error(TRUTH, TRUTH - 3, MASK) == pytest.approx(3)
+
+
+def test_nrmse_of_nothing_of_zeros_and_of_a_known_gain():
+    assert nrmse(TRUTH, TRUTH, MASK) == 0
+    assert nrmse(TRUTH, np.zeros_like(TRUTH), MASK) == pytest.approx(1)
+    assert nrmse(TRUTH, 1.25 * TRUTH, MASK) == pytest.approx(0.25)
+
+
+def two_tones():
+    """An image of 0 and 10 inside the mask, and of 1000 outside it; half of the mask each."""
+    image = np.where(np.indices(TRUTH.shape)[1] % 2 == 0, 0.0, 10.0)
+    return np.where(MASK, image, 1000.0)
+
+
+def test_the_whole_volume_counts_its_empty_surroundings_as_restored():
+    image = two_tones()
+    noisy = image + np.where(np.indices(image.shape)[0] % 2 == 0, 1.0, -1.0)
+    assert psnr(image, noisy, MASK) == pytest.approx(20)
+    assert whole_volume_psnr(image, noisy, MASK) == pytest.approx(20 + 10 * np.log10(MASK.size / MASK.sum()))
+
+
+def test_whole_volumes_are_compared_inside_the_mask_alone():
+    image = two_tones()
+    other = np.where(MASK, image, -5.0)
+    assert whole_volume_psnr(image, other, MASK) == np.inf
+    assert whole_volume_ssim(image, other, MASK) == pytest.approx(1)
+
+
+def test_the_similarity_of_whole_volumes_is_that_of_its_formula():
+    """Where both images are constant inside the window, only the means differ (Wang et al. 2004, eq. 6)."""
+    image, everywhere = np.full((9, 9, 9), 10.0), np.ones((9, 9, 9), bool)
+    c1 = (0.01 * 10) ** 2
+    expected = (2 * 10 * 8 + c1) / (10**2 + 8**2 + c1)
+    assert whole_volume_ssim(image, image - 2, everywhere) == pytest.approx(expected)
+
+
+def test_unlike_volumes_are_not_similar():
+    noise = np.random.default_rng(0).random(TRUTH.shape) * 200
+    assert whole_volume_ssim(TRUTH, noise, MASK) < 0.9 * whole_volume_ssim(TRUTH, TRUTH, MASK)
+
+
+def test_a_volume_thinner_than_the_window_has_no_similarity():
+    thin, mask = TRUTH[:, :, :5], MASK[:, :, :5]
+    assert np.isnan(whole_volume_ssim(thin, thin, mask))
+    assert np.isnan(ssim(thin, thin, mask))

@@ -5,12 +5,27 @@ import pytest
 import torch
 
 from bids_sr.errors import ScaleTooLargeError
-from bids_sr.geometry import Grid
-from bids_sr.inference.upsampler import GROWTH, check_scale, plan_restoration, restore_mask, restore_volumes
-from bids_sr.models.csr_dmri import CsrDmri
+from bids_sr.geometry import Grid, points_in
+from bids_sr.inference.upsampler import GROWTH, check_scale, halo, plan_restoration, restore_mask, restore_volumes
+from bids_sr.models.base import NORMALIZATIONS, Signal, TrainableModel
 from bids_sr.models.interpolation import CubicSpline, cubic_on_grid
-from bids_sr.models.registry import ModelCard
-from tests.models.test_csr_dmri import SMALL, awake
+from bids_sr.models.registry import ModelCard, build_model
+
+SMALL = {"features": 8, "growth": 8, "blocks": 2, "layers": 2, "feature_channels": 8, "hidden": 16,
+         "stages": 1, "coordinates": "cell", "residual": True}  # fmt: skip
+PLAIN = Signal()
+GUIDED = Signal(("volume", "b0", "shell", "t1w"))
+torch.set_num_threads(1)
+
+
+def network(n_channels: int = 3, *, head: float = 0.5, seed: int = 0) -> TrainableModel:
+    """A small CSR-dMRI with random weights; with a `head` of zero it interpolates."""
+    torch.manual_seed(seed)
+    model = build_model("csr_dmri", SMALL, n_channels)
+    last = list(model.decoder.parameters())[-2]
+    torch.nn.init.normal_(last, std=head)
+    return model.eval().requires_grad_(False)
+
 
 GRID = Grid((14, 15, 12), np.array([[-2.0, 0, 0, 14], [0, 2, 0.3, -15], [0, -0.3, 2, -12], [0, 0, 0, 1]]))
 BVALS = np.array([0.0, 1000, 1000])
@@ -29,8 +44,11 @@ def mask():
     return mask
 
 
-def restored(series, target, mask, model):
-    return np.stack(list(restore_volumes(series, BVALS, GRID, target, mask, model, b0_threshold=50, device=CPU)), -1)
+def restored(series, target, mask, model, signal=PLAIN, t1w=None):
+    volumes = restore_volumes(
+        series, BVALS, GRID, target, mask, model, signal=signal, t1w=t1w, b0_threshold=50, device=CPU
+    )
+    return np.stack(list(volumes), -1)
 
 
 def test_cubic_as_a_model_is_cubic_interpolation(series, mask):
@@ -41,21 +59,21 @@ def test_cubic_as_a_model_is_cubic_interpolation(series, mask):
 
 def test_a_network_changes_nothing_away_from_the_brain(series, mask):
     target = GRID.resized((28, 30, 24))
-    plan = plan_restoration(mask, GRID, target)
+    plan = plan_restoration(mask, GRID, target, 12)
     cubic = restored(series, target, mask, CubicSpline())
-    network = restored(series, target, mask, awake(CsrDmri(**SMALL)))
-    np.testing.assert_array_equal(network[~plan.voxels], cubic[~plan.voxels])
-    assert not np.allclose(network[plan.voxels], cubic[plan.voxels])
-    assert network.min() >= 0
+    result = restored(series, target, mask, network())
+    np.testing.assert_array_equal(result[~plan.voxels], cubic[~plan.voxels])
+    assert not np.allclose(result[plan.voxels], cubic[plan.voxels])
+    assert result.min() >= 0
 
 
 def test_scale_one_gives_the_scan_back(series, mask):
-    for model in (CubicSpline(), awake(CsrDmri(**SMALL))):
+    for model in (CubicSpline(), network()):
         np.testing.assert_allclose(restored(series, GRID, mask, model), series, rtol=1e-4)
 
 
 def test_the_gain_of_the_scanner_passes_through(series, mask):
-    model, target = awake(CsrDmri(**SMALL)), GRID.resized((28, 30, 24))
+    model, target = network(), GRID.resized((28, 30, 24))
     np.testing.assert_allclose(
         restored(series * 10, target, mask, model), 10 * restored(series, target, mask, model), rtol=1e-3, atol=0.1
     )
@@ -68,7 +86,7 @@ def test_a_world_ramp_stays_in_place(mask):
     target = GRID.at_resolution(np.array([1.3, 0.9, 1.7]))
     world = (target.affine[:3, :3] @ np.indices(target.shape).reshape(3, -1) + target.affine[:3, 3:])[1] + 100
     inside = restore_mask(mask, GRID, target)
-    result = restored(series, target, mask, CsrDmri(**SMALL))[..., 1]
+    result = restored(series, target, mask, network(head=0))[..., 1]
     np.testing.assert_allclose(result[inside], world.reshape(target.shape)[inside], atol=2e-3)
 
 
@@ -78,7 +96,7 @@ def test_a_mask_on_the_target_grid_fills_the_same_cells(mask):
 
 
 def test_what_is_restored_reaches_beyond_the_mask(mask):
-    plan = plan_restoration(mask, GRID, GRID)
+    plan = plan_restoration(mask, GRID, GRID, 12)
     assert plan.voxels[5 - GROWTH, 7, 6] and not plan.voxels[4 - GROWTH, 7, 6]
 
 
@@ -91,4 +109,136 @@ def test_a_magnification_beyond_the_model_is_refused():
 
 def test_a_mask_at_the_border_of_the_field_of_view(series):
     mask = np.ones(GRID.shape, bool)
-    assert np.isfinite(restored(series, GRID.resized((20, 20, 20)), mask, awake(CsrDmri(**SMALL)))).all()
+    assert np.isfinite(restored(series, GRID.resized((20, 20, 20)), mask, network())).all()
+
+
+WEAKER = np.array([3, 1, 0.8], np.float32)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_a_network_that_changes_nothing_gives_the_brain_back_with_any_normalization(series, mask, normalization):
+    signal = Signal(("volume", "b0", "shell"), normalization)
+    result = restored(series * WEAKER, GRID, mask, network(head=0), signal)
+    np.testing.assert_allclose(result, series * WEAKER, rtol=1e-4)
+
+
+def test_divided_by_the_b0_the_brain_alone_is_restored(series, mask):
+    signal, target = Signal(normalization="b0"), GRID.resized((28, 30, 24))
+    plan = plan_restoration(mask, GRID, target, 12, inside_only=True)
+    np.testing.assert_array_equal(plan.voxels, restore_mask(mask, GRID, target))
+    data = series * WEAKER
+    cubic = np.stack([cubic_on_grid(data[..., i], GRID, target) for i in range(3)], -1)
+    result = restored(data, target, mask, network(), signal)
+    np.testing.assert_array_equal(result[~plan.voxels], cubic[~plan.voxels])
+    assert not np.allclose(result[plan.voxels], cubic[plan.voxels])
+
+
+def test_a_restored_ratio_is_multiplied_by_the_restored_b0(series, mask):
+    """A network that multiplies what it is given by two makes b0 twice as bright and weighted volumes four times."""
+
+    class Twice(CubicSpline):
+        def query(self, encoded, points, cell):
+            return 2 * super().query(encoded, points, cell)
+
+    data = series * WEAKER
+    result = restored(data, GRID, mask, Twice(), Signal(normalization="b0"))
+    np.testing.assert_allclose(result[mask][:, 0], 2 * data[mask][:, 0], rtol=1e-3)
+    np.testing.assert_allclose(result[mask][:, 1:], 4 * data[mask][:, 1:], rtol=1e-3)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_a_dark_or_damaged_b0_gives_numbers(series, mask, normalization):
+    series[6, 6:8, 5] = 0
+    series[7, 7, 6, 0] = np.nan
+    series[7, 8, 6, 1] = np.inf
+    result = restored(series, GRID.resized((20, 20, 20)), mask, network(), Signal(normalization=normalization))
+    assert np.isfinite(result).all()
+
+
+def test_the_t1w_guides_a_model_that_uses_it_and_is_zero_where_there_is_none(series, mask):
+    target, model = GRID.resized((20, 21, 18)), network(4)
+    t1w = np.random.default_rng(1).random(GRID.shape).astype(np.float32) * mask
+    guided, other = (restored(series, target, mask, model, GUIDED, image) for image in (t1w, 1.2 * t1w))
+    without, zeros = (restored(series, target, mask, model, GUIDED, image) for image in (None, np.zeros_like(t1w)))
+    np.testing.assert_array_equal(without, zeros)
+    assert not np.allclose(guided, without)
+    assert not np.allclose(guided, other)
+
+
+def test_a_model_without_t1w_never_sees_it(series, mask):
+    t1w = np.ones(GRID.shape, np.float32)
+    model, target = network(), GRID.resized((20, 21, 18))
+    np.testing.assert_array_equal(restored(series, target, mask, model, t1w=t1w), restored(series, target, mask, model))
+
+
+def test_the_lattice_is_the_target_grid(series, mask):
+    """What a model is told will be asked for is asked for: whole steps from one of its points."""
+    target, seen = GRID.at_resolution(np.array([1.3, 0.9, 1.7])), []
+
+    class Spy(CubicSpline):
+        def encode(self, channels, lattice):
+            seen.append((channels.shape, lattice))
+            return super().encode(channels, lattice)
+
+        def query(self, encoded, points, cell):
+            steps = (points.numpy() - seen[-1][1].origin) / seen[-1][1].cell
+            np.testing.assert_allclose(steps, np.rint(steps), atol=1e-4)
+            np.testing.assert_allclose(cell, seen[-1][1].cell, rtol=1e-6)
+            return super().query(encoded, points, cell)
+
+    restored(series, target, mask, Spy(), Signal(("volume", "t1w")))
+    assert len(seen) == 3
+    assert {shape[:2] for shape, _ in seen} == {(1, 2)}
+    low = plan_restoration(mask, GRID, target, Spy.radius).box
+    first = points_in(GRID, target, np.zeros((1, 3), np.int64))[0] - [side.start for side in low]
+    np.testing.assert_allclose(seen[0][1].origin, first)
+
+
+@pytest.mark.parametrize("scale", [None, 2.0])
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_a_network_on_a_grid_restores_like_any_other(series, mask, scale, normalization):
+    """With a last layer of zeros it interpolates, so the brain of a smooth scan comes out as cubic interpolation."""
+    torch.manual_seed(0)
+    size = {"features": 4, "growth": 4, "blocks": 1, "layers": 1, "residual": True, "scale": scale}
+    model = build_model("rdn", size, 3).eval().requires_grad_(False)
+    wave = np.sin(np.indices(GRID.shape).sum(axis=0) / 2)
+    smooth = ((200 + 50 * wave)[..., None] * WEAKER).astype(np.float32)
+    target = GRID.resized((28, 30, 24))
+    inside = restore_mask(mask, GRID, target)
+    cubic = restored(smooth, target, mask, CubicSpline())
+    # A signal divided by the b0 is cut off at the border of the brain.
+    kept = inside if normalization == "shell" else restore_mask(mask & np.roll(mask, 2, 0), GRID, target) & inside
+    result = restored(smooth, target, mask, model, Signal(normalization=normalization))
+    np.testing.assert_allclose(result[kept][:, 0], cubic[kept][:, 0], rtol=0.01)
+    assert np.isfinite(result).all()
+
+
+def test_around_the_brain_as_much_is_encoded_as_the_model_sees():
+    assert halo(3) == 3
+    assert [halo(radius) for radius in (12, 17)] == [6, 6]
+    assert halo(29) == 10
+    assert halo(53) == 12
+    assert all(halo(radius) <= radius for radius in range(60))
+
+
+def test_what_lies_beyond_the_halo_hardly_changes_the_brain(monkeypatch):
+    """As much as the model sees gives what the whole scan would; the halo comes close, a small one does not."""
+    series = np.random.default_rng(3).uniform(50, 150, (25, 24, 24, 2)).astype(np.float32)
+    grid = Grid((25, 24, 24), np.diag([2.0, 2, 2, 1]))
+    mask = np.zeros(grid.shape, bool)
+    mask[12:14, 11:13, 11:13] = True
+    model, target = network(), grid.scaled(np.full(3, 1.3))
+    inside = restore_mask(mask, grid, target)
+
+    def brain(width):
+        monkeypatch.setattr("bids_sr.inference.upsampler.halo", lambda radius: width)
+        volumes = restore_volumes(
+            series, BVALS[:2], grid, target, mask, model, signal=PLAIN, b0_threshold=50, device=CPU
+        )
+        return list(volumes)[1][inside]
+
+    assert halo(model.radius) < model.radius
+    usual, exact, narrow, whole = (brain(width) for width in (halo(model.radius), model.radius, 0, 25))
+    limit = 1e-4 * np.ptp(exact)
+    np.testing.assert_allclose(exact, whole, atol=1e-2 * limit)
+    assert np.abs(usual - exact).max() < limit < np.abs(narrow - exact).max()

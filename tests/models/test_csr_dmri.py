@@ -6,13 +6,24 @@ import torch
 from scipy import ndimage
 from torch import nn
 
+from bids_sr.models.base import Lattice
 from bids_sr.models.csr_dmri import CsrDmri
 from bids_sr.models.implicit import coordinate_channels, lookup, trilinear_corners
+from bids_sr.models.registry import load_model
 
 SMALL = {
     "channels": 3, "features": 8, "growth": 8, "blocks": 2, "layers": 2, "feature_channels": 8, "hidden": 16,
     "stages": 1, "coordinates": "cell", "residual": True,
 }  # fmt: skip
+
+NARROW = {"features": 8, "growth": 8, "blocks": 2, "layers": 2, "feature_channels": 8, "hidden": 16}
+#: This model gives the same values whatever the lattice.
+ANY = Lattice((0.0, 0.0, 0.0), (0.5, 0.5, 0.5))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
 
 
 def count(module: nn.Module) -> int:
@@ -33,16 +44,56 @@ def test_the_paper_size():
     assert count(CsrDmri(channels=1)) == 6_283_460
 
 
-@pytest.mark.parametrize("options", [{}, {"stages": 1, "coordinates": "cell", "residual": True}])
-def test_no_seed_starts_dead(options):
-    size = {"features": 8, "growth": 8, "blocks": 2, "layers": 2, "feature_channels": 8, "hidden": 16}
+def assert_starts_alive(model: CsrDmri, n_channels: int):
+    """The output varies, and there is something to learn from, before anything was learned."""
+    values = model(torch.rand(1, n_channels, 5, 5, 5), torch.rand(1, 64, 3) * 4, torch.full((1, 3), 0.5))
+    assert values.std() > 1e-6
+    (values - 5).square().mean().backward()
+    assert sum(p.grad.abs().sum() for p in model.parameters() if p.grad is not None) > 0
+
+
+@pytest.mark.parametrize("n_channels", [1, 2])
+@pytest.mark.parametrize(("size", "seeds"), [(NARROW, range(40)), ({}, range(3))], ids=["narrow", "full size"])
+def test_no_seed_of_the_published_network_starts_dead(n_channels, size, seeds):
+    for seed in seeds:
+        torch.manual_seed(seed)
+        assert_starts_alive(CsrDmri(n_channels, **size, coordinates="grid", residual=False), n_channels)
+
+
+def test_no_seed_of_the_residual_network_starts_dead():
     for seed in range(20):
         torch.manual_seed(seed)
-        model = CsrDmri(2, **size, **options)
-        encoded = model.encode(torch.rand(1, 2, 5, 5, 5))
-        points = torch.rand(64, 3) * 4
-        (model.query(encoded, points, torch.full((3,), 0.5)) - 5).square().mean().backward()
-        assert sum(p.grad.abs().sum() for p in model.parameters() if p.grad is not None) > 0
+        assert_starts_alive(CsrDmri(2, **NARROW, stages=1, coordinates="cell", residual=True), 2)
+
+
+@pytest.mark.parametrize("options", [{}, {"coordinates": "cell", "residual": True}], ids=["literal", "residual"])
+def test_a_batch_of_patches_is_as_each_alone(options, monkeypatch):
+    monkeypatch.setattr("bids_sr.models.csr_dmri.CHUNK", 64)
+    model = awake(CsrDmri(2, **NARROW, **options))
+    channels, points, cell = torch.rand(3, 2, 4, 5, 6), torch.rand(3, 50, 3) * 5, torch.rand(3, 3) * 0.7 + 0.25
+    together = model(channels, points, cell)
+    assert together.shape == (3, 50)
+    for n in range(3):
+        alone = model.query(model.encode(channels[n : n + 1], ANY), points[n], cell[n])[0]
+        torch.testing.assert_close(together[n], alone, atol=1e-6, rtol=1e-5)
+
+
+def test_the_light_model_gives_what_it_gave_when_it_was_trained():
+    model, _ = load_model("light", torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    channels = torch.rand(1, 3, 8, 8, 8, generator=generator)
+    points = torch.rand(200, 3, generator=generator) * 7
+    values = model.query(model.encode(channels, ANY), points, torch.full((3,), 0.5))
+    assert values.mean().item() == pytest.approx(0.468260, abs=1e-5)
+    assert values.std().item() == pytest.approx(0.202274, abs=1e-5)
+
+
+@torch.inference_mode()
+def test_in_mixed_precision_the_interpolated_input_stays_exact():
+    model, channels, points = CsrDmri(**SMALL), torch.rand(1, 3, 5, 5, 5), torch.rand(1, 90, 3) * 4
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(channels, points, torch.full((1, 3), 0.5))
+    torch.testing.assert_close(mixed, model(channels, points, torch.full((1, 3), 0.5)), atol=1e-6, rtol=1e-6)
 
 
 def test_trilinear_lookup_is_scipys_order_one():
@@ -62,7 +113,7 @@ def test_lookup_on_axes_of_one_voxel():
 def test_an_untrained_residual_network_is_trilinear_interpolation():
     model = CsrDmri(**SMALL)
     channels, points = torch.rand(2, 3, 4, 5, 6), torch.rand(50, 3) * 3
-    values = model.query(model.encode(channels), points, torch.full((3,), 0.5))
+    values = model.query(model.encode(channels, ANY), points, torch.full((3,), 0.5))
     expected = ndimage.map_coordinates(channels[1, 0].numpy(), points.numpy().T, order=1)
     np.testing.assert_allclose(values[1].detach(), expected, atol=1e-5)
 
@@ -71,14 +122,14 @@ def test_scale_one_is_the_identity():
     model = awake(CsrDmri(**SMALL))
     channels = torch.rand(1, 3, 4, 4, 4)
     voxels = torch.from_numpy(np.indices((4, 4, 4)).reshape(3, -1).T.astype(np.float32))
-    values = model.query(model.encode(channels), voxels, torch.ones(3))
+    values = model.query(model.encode(channels, ANY), voxels, torch.ones(3))
     np.testing.assert_allclose(values.detach()[0], channels[0, 0].flatten(), atol=1e-6)
 
 
 @pytest.mark.parametrize("cell", [[1.0, 1, 0.5], [0.5, 0.5, 1], [0.7, 1, 1]])
 def test_one_magnified_axis_is_enough_to_be_restored(cell):
     model = awake(CsrDmri(**SMALL))
-    encoded, points = model.encode(torch.rand(1, 3, 4, 4, 4)), torch.rand(50, 3) * 3
+    encoded, points = model.encode(torch.rand(1, 3, 4, 4, 4), ANY), torch.rand(50, 3) * 3
     restored = model.query(encoded, points, torch.tensor(cell))
     assert (restored - model.query(encoded, points, torch.ones(3))).abs().min() > 0
 
@@ -86,7 +137,7 @@ def test_one_magnified_axis_is_enough_to_be_restored(cell):
 @torch.inference_mode()
 def test_chunks_give_what_the_whole_gives():
     model = awake(CsrDmri(**SMALL))
-    encoded, points, cell = model.encode(torch.rand(1, 3, 6, 6, 6)), torch.rand(500, 3) * 5, torch.full((3,), 0.4)
+    encoded, points, cell = model.encode(torch.rand(1, 3, 6, 6, 6), ANY), torch.rand(500, 3) * 5, torch.full((3,), 0.4)
     whole = model.query(encoded, points, cell)
     parts = torch.cat([model.query(encoded, part, cell) for part in points.split(64)], dim=1)
     np.testing.assert_allclose(parts, whole, atol=1e-6)
@@ -99,8 +150,8 @@ def test_a_crop_with_the_receptive_field_around_it_gives_what_the_whole_gives():
     points = torch.rand(40, 3) * torch.tensor([3.0, 7, 7]) + torch.tensor([14.0, 0, 0])
     start = 14 - model.radius
     part = channels[:, :, start : 18 + model.radius]
-    shifted = model.query(model.encode(part), points - torch.tensor([float(start), 0, 0]), cell)
-    np.testing.assert_allclose(shifted, model.query(model.encode(channels), points, cell), atol=1e-5)
+    shifted = model.query(model.encode(part, ANY), points - torch.tensor([float(start), 0, 0]), cell)
+    np.testing.assert_allclose(shifted, model.query(model.encode(channels, ANY), points, cell), atol=1e-5)
 
 
 def test_cell_coordinates_do_not_see_whole_voxels():

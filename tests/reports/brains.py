@@ -85,6 +85,8 @@ def record(figures: dict[str, Any] | None = None) -> dict[str, Any]:
         "model": {
             "name": "light",
             "description": "small",
+            "architecture": "csr_dmri",
+            "normalization": "shell",
             "weights_sha256": "3f" * 32,
             "parameters": 812345,
             "device": "cpu",

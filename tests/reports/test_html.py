@@ -133,6 +133,27 @@ def test_warnings_and_failures_come_first(made):
     assert "logs/crash-1.txt" in text
 
 
+@pytest.mark.parametrize(
+    ("uses", "t1w", "words"),
+    [
+        (True, {"used": True, "reason": ""}, "same session; it guided the model"),
+        (True, {"used": False, "reason": "it is blank"}, "the model was given zeros in its place: it is blank"),
+        (False, {}, "this model does not use it"),
+    ],
+)
+def test_it_says_whether_the_t1w_took_part(made, uses, t1w, words):
+    folder, done = made
+    shown = done | {"model": done["model"] | {"uses_t1w": uses}, "t1w": t1w}
+    assert words in render_subject_report("01", [shown], folder)
+    assert words not in render_subject_report("01", [done], folder)
+
+
+def test_a_model_without_the_t1w_it_uses_is_told(made):
+    folder, done = made
+    alone = done | {"model": done["model"] | {"uses_t1w": True}, "inputs": done["inputs"] | {"t1w": None}}
+    assert "none; the model was given zeros in its place" in render_subject_report("01", [alone], folder)
+
+
 def test_the_numbers_are_those_of_the_table(made):
     folder, done = made
     text = render_subject_report("01", [done], folder)

@@ -1,4 +1,4 @@
-"""Training learns, resumes where it stopped, and refuses what it does not understand."""
+"""Training learns, writes the weights that the settings ask for, and says on the card what it did."""
 
 import dataclasses
 
@@ -6,103 +6,189 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from scipy import ndimage
 
-from bids_sr.errors import TrainingDataError
-from bids_sr.models.registry import ModelCard, load_model
-from bids_sr.training.packing import pack_scan
-from bids_sr.training.patches import PatchSettings
-from bids_sr.training.run import Optimization, TrainingSettings, describe, load_settings, train
+from bids_sr.errors import DeviceError, TrainingDataError
+from bids_sr.models.base import Lattice
+from bids_sr.models.interpolation import CubicSpline
+from bids_sr.models.registry import load_model, read_card
+from bids_sr.training.checkpoints import checkpoints_in
+from bids_sr.training.patches import PatchSettings, PatchStream
+from bids_sr.training.run import Hardware, _loggers, train
+from bids_sr.training.settings import Loss, Optimization, TrainingSettings, load_settings
+from tests.training.trainings import CPU, SCANS, SETTINGS, changed, trained
 
-TINY = {
-    "channels": 3, "features": 8, "growth": 8, "blocks": 1, "layers": 2, "feature_channels": 8, "hidden": 16,
-    "stages": 1, "coordinates": "cell", "residual": True,
-}  # fmt: skip
-SETTINGS = TrainingSettings(
-    "A tiny model.",
-    TINY,
-    PatchSettings(patch=10, points=512, scale_range=(1.5, 2.5), noise_share=0.0),
-    Optimization(
-        max_steps=60, warmup_steps=5, batch_size=2, validate_every=30, validation_examples=4, learning_rate=4e-3
-    ),
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A training, and the weights it came to."""
+    folder = tmp_path_factory.mktemp("training")
+    return folder, trained(SETTINGS, folder)
+
+
+def start_of(finished):
+    return load_model(str(finished[0] / "tiny.json"), torch.device("cpu"))
+
+
+def test_the_toy_preset_beats_cubic_interpolation(tmp_path):
+    torch.set_num_threads(1)
+    settings = load_settings("toy")
+    train(*SCANS, settings, "toy", tmp_path, CPU)
+    model, card = load_model(str(tmp_path / "toy.json"), torch.device("cpu"))
+    assert card.name == "toy"
+    errors = {"toy": 0.0, "cubic": 0.0}
+    stream = PatchStream(SCANS[1], settings.patches, settings.signal, seed=99, batch_size=1)
+    for number in range(12):
+        channels, points, cell, truth = stream.batch(number)
+        lattice = Lattice((0.0, 0.0, 0.0), tuple(cell[0].tolist()))
+        for name, network in (("toy", model), ("cubic", CubicSpline())):
+            restored = network.query(network.encode(channels, lattice), points[0], cell[0])
+            errors[name] += float((restored - truth).square().mean())
+    # More than a decibel.
+    assert errors["toy"] < 0.8 * errors["cubic"]
+
+
+def test_the_card_tells_budget_data_and_result(finished):
+    card = read_card(str(finished[0] / "tiny.json"))
+    assert card.description == "A tiny model."
+    assert card.scale_range == (1.5, 2.5)
+    training = card.training
+    assert (training["scans"], training["validation_scans"]) == (["sub-01"], ["sub-02"])
+    assert training["scans_with_t1w"] == training["simulated_scans"] == 0
+    progress = training["progress"]
+    assert (progress["steps"], progress["patches"]) == (18, 36)
+    assert 0 < progress["seconds"] < 600
+    assert 0 < progress["validation_mse"] < 1
+    assert training["hardware"]["torch"] == torch.__version__
+    assert training["hardware"]["device"]
+    assert training["weights"] == "those of the last step"
+
+
+def test_losses_are_logged_as_a_table_and_for_tensorboard(finished):
+    folder = finished[0] / "log" / "run-1"
+    header, *lines = (folder / "metrics.csv").read_text().splitlines()
+    assert {"step", "validation/loss", "validation/l1", "validation/mse"} <= set(header.split(","))
+    assert len(lines) == 3
+    pytest.importorskip("tensorboard")
+    assert list(folder.glob("events.out.tfevents*"))
+
+
+def test_without_tensorboard_there_is_the_table_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr("bids_sr.training.run.find_spec", lambda name: None)
+    assert [type(logger).__name__ for logger in _loggers(tmp_path)] == ["CSVLogger"]
+
+
+def test_another_seed_gives_other_weights(finished, tmp_path):
+    other = trained(changed(seed=1, max_steps=1), tmp_path)
+    key = "decoder.stages.0.0.weight"
+    assert not torch.allclose(other[key], finished[1][key], atol=0.05)
+
+
+def test_loading_processes_do_not_change_the_result(finished, tmp_path):
+    train(*SCANS, SETTINGS, "tiny", tmp_path, Hardware("cpu", workers=2))
+    assert (tmp_path / "tiny.safetensors").read_bytes() == (finished[0] / "tiny.safetensors").read_bytes()
+
+
+GRID_SETTINGS = TrainingSettings(
+    architecture="dcsrn",
+    inputs=("volume",),
+    normalization="b0",
+    model={"first": 4, "growth": 4, "units": 2, "scale": 2},
+    patches=PatchSettings(patch=6, border=0, points=0, scale_range=(2.0, 2.0), isotropic_share=1.0, noise_share=0.0),
+    loss=Loss(l1=0.0, l2=1.0, fourier=0.01),
+    optimization=Optimization(max_steps=5, validate_every=5, batch_size=2, validation_examples=2, ema=0.5),
 )
 
 
-def made_scan(name: str, seed: int):
-    """Smooth blobs: blurred noise, which a network can sharpen after seeing little of it."""
-    noise = np.random.default_rng(seed).standard_normal((40, 40, 40, 3))
-    data = 100 + 800 * ndimage.gaussian_filter(noise, (2, 2, 2, 0))
-    return pack_scan(
-        name, data.clip(1).astype(np.float32), np.array([0.0, 1000, 1000]), np.ones((40, 40, 40), bool), 50
-    )
+def test_averaged_weights_are_written_and_normalization_statistics_with_them(tmp_path, monkeypatch):
+    """The average begins at the first step's weights, and takes half of each later step's."""
+    monkeypatch.setattr("bids_sr.training.checkpoints.KEPT", 100)
+    written = trained(changed(GRID_SETTINGS, checkpoint_every=1), tmp_path)
+    steps = [
+        torch.load(file, weights_only=True)["current_model_state"] for file in checkpoints_in(tmp_path / "checkpoints")
+    ]
+    assert any("running_var" in key for key in written)
+    for key in (key for key in written if "num_batches" not in key):
+        average = steps[0][f"model.{key}"]
+        for weights in steps[1:]:
+            average = average.lerp(weights[f"model.{key}"], 0.5)
+        torch.testing.assert_close(written[key], average)
+        assert not torch.equal(written[key], steps[-1][f"model.{key}"])
+    card = read_card(str(tmp_path / "tiny.json"))
+    assert card.training["weights"] == "those of the last step, averaged with a decay of 0.5"
+    assert {"validation_fourier", "validation_l2", "train_fourier"} <= set(card.training["progress"])
 
 
-@pytest.fixture(scope="module")
-def scans():
-    return [made_scan("one", 0)], [made_scan("two", 1)]
+def test_it_stops_when_nothing_is_gained_and_the_best_weights_are_kept(tmp_path):
+    trained(changed(learning_rate=0.3, warmup_steps=0, validate_every=2, max_steps=40, patience=2), tmp_path)
+    lines = (tmp_path / "log" / "run-1" / "metrics.csv").read_text().splitlines()
+    rows = [dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]]
+    validated = [float(row["validation/loss"]) for row in rows if row["validation/loss"]]
+    best = int(np.argmin(validated))
+    assert len(validated) == best + 3 < 20
+    card = read_card(str(tmp_path / "tiny.json"))
+    assert card.training["progress"]["steps"] == 2 * (best + 1)
+    assert card.training["progress"]["validation_loss"] == pytest.approx(min(validated))
+    assert card.training["weights"] == "those of the best validation"
 
 
-def trained(scans, settings, folder, **options):
-    card = ModelCard("tiny", settings.description, "csr_dmri", TINY, training=describe(settings, scans[0]))
-    train(*scans, settings, card, folder, threads=1, accelerator="cpu", **options)
-    return load_file(folder / "tiny.safetensors")
+def test_the_last_step_is_validated_and_written_though_it_is_between_two_validations(tmp_path):
+    trained(changed(max_steps=8), tmp_path)
+    assert read_card(str(tmp_path / "tiny.json")).training["progress"]["steps"] == 8
 
 
-@pytest.fixture(scope="module")
-def finished(scans, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("training")
-    return folder, trained(scans, SETTINGS, folder)
-
-
-def test_the_restored_scan_is_closer_to_the_truth_than_the_interpolated_one(scans, finished):
-    model, card = load_model(str(finished[0] / "tiny.json"), torch.device("cpu"))
-    from bids_sr.training.patches import PatchStream
-    from bids_sr.training.run import CsrDmri
-
-    interpolation = CsrDmri(**TINY)
-    errors = {"trained": 0.0, "interpolated": 0.0}
-    stream = PatchStream(scans[1], [1.0], SETTINGS.patches, seed=99)
-    for number in range(8):
-        example = stream.example(number)
-        inputs = [torch.from_numpy(a) for a in (example.channels[None], example.points, example.cell)]
-        for name, network in (("trained", model), ("interpolated", interpolation)):
-            values = network.query(network.encode(inputs[0]), *inputs[1:])[0].detach().numpy()
-            errors[name] += float(np.abs(values - example.truth).mean())
-    assert errors["trained"] < 0.95 * errors["interpolated"]
-    assert card.training["progress"]["steps"] == 60
-    assert card.training["scans"] == ["one"]
-
-
-def test_the_same_seed_gives_the_same_weights(scans, finished, tmp_path):
-    short = dataclasses.replace(SETTINGS, optimization=dataclasses.replace(SETTINGS.optimization, max_steps=30))
-    first, second = (trained(scans, short, tmp_path / name) for name in "ab")
-    for key in first:
-        torch.testing.assert_close(first[key], second[key], rtol=0, atol=0)
-    assert not torch.equal(first["decoder.stages.0.0.weight"], finished[1]["decoder.stages.0.0.weight"])
-
-
-def test_going_on_from_a_checkpoint_gives_the_weights_of_one_run(scans, finished, tmp_path):
-    folder, whole = finished
-    checkpoint = next((folder / "checkpoints").glob("*step=30*"))
-    resumed = trained(scans, SETTINGS, tmp_path, resume=checkpoint)
-    for key in whole:
-        torch.testing.assert_close(resumed[key], whole[key], rtol=0, atol=0)
-
-
-def test_the_shipped_preset_is_understood():
-    settings = load_settings("light")
-    assert settings.patches.scale_range[1] == 4
-    assert settings.description
+def test_a_frozen_encoder_stays_as_it_is(finished, tmp_path):
+    tuned = trained(changed(max_steps=3, freeze_encoder=True), tmp_path, initial=start_of(finished))
+    for key, before in finished[1].items():
+        assert torch.equal(tuned[key], before) == key.startswith("encoder"), key
+    training = read_card(str(tmp_path / "tiny.json")).training
+    assert training["optimization"]["freeze_encoder"] is True
+    assert training["started_from"]["progress"]["steps"] == 18
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["[patches]\npatsh = 3", "[modle]", "[optimization]\nmax_step = 3", "not toml", None],
-    ids=["unknown key", "unknown section", "unknown option", "no TOML", "no file"],
+    "other",
+    [{"normalization": "b0"}, {"inputs": ("volume", "b0")}, {"model": {**SETTINGS.model, "hidden": 8}}],
+    ids=["normalization", "inputs", "width"],
 )
-def test_other_presets_are_refused(tmp_path, text):
-    file = tmp_path / "x.toml"
-    if text is not None:
-        file.write_text(text)
-    with pytest.raises(TrainingDataError, match="preset"):
-        load_settings(str(file))
+def test_weights_of_another_architecture_are_no_beginning(finished, tmp_path, other):
+    with pytest.raises(TrainingDataError, match="another architecture"):
+        trained(dataclasses.replace(SETTINGS, **other), tmp_path, initial=start_of(finished))
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_one_subject_is_enough_to_tune_the_shipped_model(tmp_path):
+    """A few steps from `light` on one scan, with few points: the loss on another scan of that kind falls."""
+    light = load_settings("light", {"precision": "32-true", "learning_rate": 1e-3, "warmup_steps": 0, "batch_size": 2})
+    settings = dataclasses.replace(light, patches=dataclasses.replace(light.patches, patch=8, border=1, points=128))
+    start = load_model("light", torch.device("cpu"))
+    losses = []
+    for steps in (1, 8):
+        given = changed(settings, max_steps=steps, validate_every=steps, validation_examples=8)
+        train(*SCANS, given, "tuned", tmp_path / str(steps), CPU, initial=start)
+        card = read_card(str(tmp_path / str(steps) / "tuned.json"))
+        losses.append(card.training["progress"]["validation_loss"])
+    assert losses[1] < losses[0]
+    assert card.training["started_from"]["weights_sha256"] == start[1].weights_sha256
+    tuned = load_file(tmp_path / "8" / "tuned.safetensors")
+    assert all(not torch.equal(tuned[key], before) for key, before in start[0].state_dict().items())
+
+
+def test_a_training_that_diverges_is_ended_and_writes_nothing(tmp_path):
+    with pytest.raises(TrainingDataError, match="step 6: the loss is not a number any more"):
+        trained(changed(learning_rate=1e30, warmup_steps=0), tmp_path)
+    assert not list(tmp_path.rglob("*.safetensors")) + list(tmp_path.rglob("*.ckpt"))
+
+
+def test_hardware_that_is_not_there_is_refused(tmp_path):
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="no CUDA device"):
+            train(*SCANS, SETTINGS, "tiny", tmp_path, Hardware("cuda"))
+    with pytest.raises(TrainingDataError, match="needs a GPU"):
+        trained(changed(precision="16-mixed"), tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingDataError, match="cannot be written to") as caught:
+        trained(SETTINGS, tmp_path / "file")
+    assert "\n" not in str(caught.value)

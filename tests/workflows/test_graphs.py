@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine.utils import generate_expanded_graph
 
 from bids_sr.models.registry import CUBIC
@@ -61,6 +62,41 @@ def test_an_aligned_t1w_is_used_where_a_registered_one_would_be(make_plan):
     nodes = stages(plan)
     assert nodes["tensor.compare"].inputs.t1w_file == str(plan.series.t1w)
     assert nodes["figures"].inputs.t1w_file == str(plan.series.t1w)
+
+
+GUIDED = dataclasses.replace(TRAINED, inputs=("volume", "t1w"))
+
+
+def feeds(plan, source, target):
+    """Which outputs of one stage are which inputs of another."""
+    workflow = init_participant_wf([plan], [opening_record(plan, "2026-01-01")])
+    workflow.base_dir = "/nowhere"
+    graph = generate_expanded_graph(workflow._create_flat_graph())
+    edges = graph.edges(data=True)
+    return [pair for a, b, data in edges if (a.name, b.name) == (source, target) for pair in data["connect"]]
+
+
+def test_the_registered_t1w_and_its_agreement_reach_a_model_that_uses_them(make_plan):
+    plan = make_plan(GUIDED)
+    assert set(feeds(plan, "register", "restore")) == {("t1w_file", "t1w_file"), ("summary", "registration")}
+    assert feeds(plan, "register", "cubic") == []
+    assert ("t1w", "t1w") in feeds(plan, "restore", "record")
+
+
+def test_a_model_that_does_not_use_the_t1w_need_not_wait_for_it(make_plan):
+    assert feeds(make_plan(TRAINED), "register", "restore") == []
+
+
+def test_an_aligned_t1w_guides_the_model_as_it_is(make_plan):
+    plan = make_plan(GUIDED, t1w_is_aligned=True)
+    node = stages(plan)["super_resolution.restore"]
+    assert node.inputs.t1w_file == str(plan.series.t1w)
+    assert not isdefined(node.inputs.registration)
+
+
+def test_without_a_t1w_a_model_that_uses_it_gets_none(make_plan):
+    node = stages(make_plan(GUIDED, t1w=None))["super_resolution.restore"]
+    assert not isdefined(node.inputs.t1w_file)
 
 
 def test_a_given_mask_reaches_its_stage(make_plan, series):

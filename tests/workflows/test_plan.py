@@ -57,6 +57,48 @@ def test_what_is_special_about_the_t1w_is_warned_of(make_plan, parts, options, w
     assert words in warnings[0]
 
 
+GUIDED = dataclasses.replace(CUBIC, name="guided", inputs=("volume", "t1w"))
+
+
+@pytest.mark.parametrize(("parts", "options"), [({"t1w": None}, {}), ({"t1w": None}, {"use_t1w": False})])
+def test_a_model_that_uses_the_t1w_and_gets_none_is_warned_of_in_the_same_line(make_plan, parts, options):
+    plan = make_plan(GUIDED, options=options, **parts)
+    assert not plan.is_guided
+    (warning,) = opening_record(plan, "")["warnings"]
+    assert "the model guided is given zeros in place of the T1w" in warning
+    (other,) = opening_record(make_plan(options=options, **parts), "")["warnings"]
+    assert "zeros" not in other
+
+
+def test_a_model_is_guided_where_it_uses_the_t1w_and_there_is_one(make_plan):
+    assert make_plan(GUIDED).is_guided
+    assert opening_record(make_plan(GUIDED), "")["model"]["uses_t1w"] is True
+    assert not make_plan().is_guided
+
+
+def test_the_same_weights_with_other_inputs_are_another_model(make_plan):
+    cards = [
+        CUBIC,
+        dataclasses.replace(CUBIC, inputs=("volume", "b0")),
+        dataclasses.replace(CUBIC, normalization="b0"),
+        dataclasses.replace(CUBIC, arguments={"scale": 2.0}),
+    ]
+    assert len({make_plan(card).fingerprint for card in cards}) == len(cards)
+
+
+def test_another_t1w_is_another_result(make_plan, series):
+    before = make_plan(GUIDED).fingerprint
+    nib.Nifti1Image(np.full((5, 5, 5), 2, np.int16), np.eye(4)).to_filename(series.t1w)
+    assert make_plan(GUIDED).fingerprint != before
+    assert make_plan(GUIDED, t1w=None).fingerprint != before
+
+
+def test_a_large_t1w_takes_memory_only_where_the_model_is_shown_it(make_plan):
+    large = dataclasses.replace(make_plan(GUIDED), t1w_shape=(160, 460, 512))
+    assert large.restore_gb("guided") - make_plan(GUIDED).restore_gb("guided") == pytest.approx(0.14, abs=0.01)
+    assert large.restore_gb("cubic") == make_plan(GUIDED).restore_gb("cubic")
+
+
 def test_a_scale_that_the_model_was_not_made_for_is_refused(make_plan):
     card = dataclasses.replace(CUBIC, name="trained", scale_range=(1.0, 1.5))
     with pytest.raises(ScaleTooLargeError, match=r"at most 1\.5 times"):

@@ -1,0 +1,178 @@
+"""Convolutional networks behind the interface of the models that answer at any point."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bids_sr.models.base import Encoded, Lattice, TrainableModel, grid_shape
+from bids_sr.models.convolutional import DCSRN, ConvolutionalNetwork, InterpolatedRDN, ResCNN3D
+from bids_sr.models.interpolation import SPLINE_RADIUS, encode_splines, query_splines
+from bids_sr.splines import spline_weights
+
+#: Networks by their names in cards and presets.
+NETWORKS: dict[str, type[ConvolutionalNetwork]] = {"dcsrn": DCSRN, "rescnn3d": ResCNN3D, "rdn": InterpolatedRDN}
+#: Values that a slab may hold while the network runs: 2 GB of them.
+SLAB_VALUES = 2**29
+
+
+class GridNetwork(TrainableModel):
+    """A network on a fixed fine grid: volumes are interpolated to it first, and the result is interpolated from it.
+
+    Parameters
+    ----------
+    network : ConvolutionalNetwork
+    scale : float, optional
+        Fine voxels per encoded voxel along each axis, cells aligned: the grid that the network was trained for. What is
+        asked for between its voxels is interpolated by cubic B-splines, as Wu et al. (2024) did at other scales. If not
+        given, the network runs on the very grid that is asked for.
+
+    Raises
+    ------
+    ValueError
+        If the scale is below 1.
+    """
+
+    def __init__(self, network: ConvolutionalNetwork, scale: float | None = None) -> None:
+        super().__init__()
+        if scale is not None and scale < 1:
+            raise ValueError(f"scale {scale:g} is below 1")
+        self.network = network
+        self.scale = scale
+        self.radius = math.ceil((network.radius + SPLINE_RADIUS) / (scale or 1)) + SPLINE_RADIUS
+
+    def forward(self, channels: Tensor, points: Tensor, cell: Tensor) -> Tensor:
+        """Intensities of a batch of patches; the points of each are the voxels of its fine grid, last axis fastest.
+
+        Raises
+        ------
+        ValueError
+            If the fine grids of the patches differ, or the points are not as many as their voxels.
+        """
+        shape = _fine_shape(channels, cell)
+        if points.shape[1] != math.prod(shape):
+            raise ValueError(f"{points.shape[1]} points for a fine grid of {shape}: a grid network needs all of them")
+        grid = points.unflatten(1, shape)
+        positions = [grid[:, :, 0, 0, 0], grid[:, 0, :, 0, 1], grid[:, 0, 0, :, 2]]
+        return self.network(interpolate(channels, positions)).flatten(1)
+
+    def encode(self, channels: Tensor, lattice: Lattice) -> Encoded:
+        """Read volumes, (N, C, h, w, d): the network runs on fine voxels that fill their grid, slab by slab."""
+        nodes, shape = working_grid(grid_shape(channels), lattice, self.scale)
+        axes = zip(nodes.origin, nodes.cell, shape, strict=True)
+        positions = [torch.from_numpy(origin + cell * np.arange(n))[None] for origin, cell, n in axes]
+        fine = run_in_slabs(self.network, interpolate(channels, positions))
+        return Encoded(encode_splines(fine[:, 0]), shape, nodes)
+
+    def query(self, encoded: Encoded, points: Tensor, cell: Tensor) -> Tensor:
+        """Spline values of the fine grid, (N, Q), at points, (Q, 3); at its voxels those that the network gave."""
+        nodes = encoded.lattice or Lattice((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        origin, step = (points.new_tensor(values) for values in (nodes.origin, nodes.cell))
+        return query_splines(encoded, (points - origin) / step)
+
+
+def _fine_shape(channels: Tensor, cell: Tensor) -> tuple[int, int, int]:
+    """Fine voxels per axis of patches, (N, C, h, w, d), whose target voxels span `cell`, (N, 3), of theirs."""
+    size = torch.tensor(grid_shape(channels), device=cell.device)
+    counts = (size / cell).round().int().unique(dim=0).tolist()
+    if len(counts) > 1:
+        raise ValueError("a grid network needs one scale per batch")
+    height, width, depth = counts[0]
+    return height, width, depth
+
+
+def working_grid(
+    shape: tuple[int, int, int], lattice: Lattice, scale: float | None
+) -> tuple[Lattice, tuple[int, int, int]]:
+    """The fine voxels that fill an encoded grid.
+
+    Parameters
+    ----------
+    shape : tuple of int, (3,)
+        The encoded grid.
+    lattice : Lattice
+        What will be asked for.
+    scale : float or None
+        Fine voxels per encoded voxel; the voxels of the lattice if None.
+
+    Returns
+    -------
+    nodes : Lattice
+        Its origin is the first fine voxel.
+    fine_shape : tuple of int, (3,)
+    """
+    axes = [_fine_axis(*axis, scale) for axis in zip(shape, lattice.origin, lattice.cell, strict=True)]
+    origins, cells, counts = zip(*axes, strict=True)
+    return Lattice(origins, cells), counts
+
+
+def _fine_axis(n: int, origin: float, cell: float, scale: float | None) -> tuple[float, float, int]:
+    """First position, distance and number of the fine voxels whose centres lie in [-1/2, n - 1/2]."""
+    if scale is not None:
+        return (1 / scale - 1) / 2, 1 / scale, math.ceil(n * scale - 1e-6)
+    first = math.ceil((-0.5 - origin) / cell - 1e-3)
+    last = math.floor((n - 0.5 - origin) / cell + 1e-3)
+    return origin + first * cell, cell, max(1, last - first + 1)
+
+
+def interpolate(channels: Tensor, positions: list[Tensor]) -> Tensor:
+    """Cubic B-spline interpolation of volumes on regular grids.
+
+    Parameters
+    ----------
+    channels : Tensor, (N, C, h, w, d)
+    positions : list of Tensor, (3,), each (N, n) or (1, n)
+        Where to evaluate along each axis, in voxels.
+
+    Returns
+    -------
+    fine : Tensor, (N, C, n, n, n)
+        Always in full precision.
+    """
+    products = ("nax,ncxyz->ncayz", "nay,ncxyz->ncxaz", "naz,ncxyz->ncxya")
+    fine = channels.float()
+    with torch.autocast(channels.device.type, enabled=False):
+        for axis, (where, product) in enumerate(zip(positions, products, strict=True)):
+            rows = where.double().cpu().numpy()
+            weights = np.stack([spline_weights(row, channels.shape[2 + axis]) for row in rows])
+            fine = torch.einsum(product, torch.from_numpy(weights).to(fine.device), fine)
+    return fine
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Planes `start` to `stop` of a result, and planes `low` to `high` of the input that they depend on."""
+
+    start: int
+    stop: int
+    low: int
+    high: int
+
+
+def plan_slabs(shape: tuple[int, ...], network: ConvolutionalNetwork) -> list[Slab]:
+    """Slabs along the longest axis of a grid, each with as much around it as the network sees.
+
+    They hold at most `SLAB_VALUES`, unless half of a slab would then be its surroundings.
+    """
+    length = max(shape)
+    fitting = int(SLAB_VALUES / (network.live * math.prod(shape) / length))
+    thickness = length if fitting >= length else max(fitting - 2 * network.radius, 2 * network.radius)
+    return [
+        Slab(start, stop, max(0, start - network.radius), min(length, stop + network.radius))
+        for start in range(0, length, thickness)
+        for stop in [min(length, start + thickness)]
+    ]
+
+
+def run_in_slabs(network: ConvolutionalNetwork, volumes: Tensor) -> Tensor:
+    """What the network gives of volumes, (N, C, h, w, d), as one pass would, with the memory of a slab."""
+    shape = grid_shape(volumes)
+    axis = 2 + shape.index(max(shape))
+    parts = []
+    for slab in plan_slabs(shape, network):
+        part = volumes.narrow(axis, slab.low, slab.high - slab.low)
+        result = network(part.contiguous(memory_format=torch.channels_last_3d))
+        parts.append(result.narrow(axis, slab.start - slab.low, slab.stop - slab.start))
+    return torch.cat(parts, dim=axis)

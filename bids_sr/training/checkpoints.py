@@ -1,0 +1,171 @@
+"""Checkpoints: written whole or not at all, and only gone on from by the training that they are of."""
+
+import dataclasses
+import io
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback
+
+from bids_sr.bids.outputs import write_atomically
+from bids_sr.errors import TrainingDataError
+from bids_sr.models.registry import ModelCard
+
+#: Checkpoints that are kept: the last one, and one before in case that it is damaged.
+KEPT = 2
+#: Where a checkpoint keeps the card of the model that it is of.
+_CARD = "bids_sr_card"
+#: What must be the same on both cards for a training to go on, and under `training` on them.
+_SAME = ("architecture", "arguments", "inputs", "normalization")
+_SAME_IN_TRAINING = ("scans", "patches", "loss", "optimization")
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that appear whole or not at all, whenever the process ends.
+
+    Lightning writes to the folder for temporary files and moves the file from there, which is a copy when that folder
+    is on another disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint next to its place, then move it there."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with write_atomically(Path(path)) as partial:
+            partial.write_bytes(content.getbuffer())
+
+
+class WriteCheckpoints(Callback):
+    """Write a checkpoint every so many steps, after the validation of that step if there is one.
+
+    A training that resumes from a checkpoint written before a validation would leave that validation out, and with it
+    what early stopping makes of it. To be listed last.
+
+    Parameters
+    ----------
+    card : ModelCard
+        Of the model that is trained.
+    folder : Path
+    every : int
+        Steps between checkpoints.
+    validate_every : int
+        Steps between validations.
+    """
+
+    def __init__(self, card: ModelCard, folder: Path, every: int, validate_every: int) -> None:
+        self.card, self.folder, self.every, self.validate_every = card, folder, every, validate_every
+        self.latest: Path | None = None
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Write, unless there is a validation first."""
+        if trainer.global_step % self.validate_every != 0:
+            self._write(trainer)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write after a validation within the training."""
+        if trainer.state.fn == "fit":
+            self._write(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Tell what the checkpoint is of."""
+        checkpoint[_CARD] = _as_json(self.card)
+
+    def _write(self, trainer: lightning.Trainer) -> None:
+        """Write a checkpoint of this step if it is time, and remove old ones."""
+        if trainer.global_step % self.every != 0 and trainer.global_step != trainer.max_steps:
+            return
+        latest = self.folder / f"step-{trainer.global_step:08d}.ckpt"
+        trainer.save_checkpoint(latest)
+        self.latest = latest
+        if trainer.is_global_zero:
+            earlier = [file for file in checkpoints_in(self.folder) if file.name < latest.name]
+            for old in earlier[: 1 - KEPT]:
+                old.unlink()
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, the latest step last."""
+    return sorted(folder.glob("step-*.ckpt"))
+
+
+def find_checkpoint(place: Path) -> Path:
+    """A checkpoint, or the last one in the output folder of a training.
+
+    Raises
+    ------
+    TrainingDataError
+        If there is none.
+    """
+    if place.is_dir():
+        found = checkpoints_in(place / "checkpoints") or checkpoints_in(place)
+        if not found:
+            raise TrainingDataError(where=f"--resume {place}", problem="no checkpoint in this folder")
+        return found[-1]
+    if not place.is_file():
+        raise TrainingDataError(where=f"--resume {place}", problem="no such file or folder")
+    return place
+
+
+def requeued_checkpoint(folder: Path, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """The last checkpoint in the output folder of a training whose job SLURM has put back and started again."""
+    found = checkpoints_in(folder / "checkpoints")
+    return found[-1] if found and environment.get("SLURM_RESTART_COUNT", "0") != "0" else None
+
+
+def resumed_card(checkpoint: Path, card: ModelCard, folder: Path) -> ModelCard:
+    """The card of a training that goes on from a checkpoint: where its weights came from stays on it.
+
+    Raises
+    ------
+    TrainingDataError
+        If the file is not a checkpoint of `bids-sr-train`, or is of a training with other data or settings, or the best
+        weights of that training lie in another folder than the one to write to.
+    """
+    try:
+        # Tensors and plain values only: a file that holds anything else is not executed but refused.
+        before = json.loads(torch.load(checkpoint, map_location="cpu", weights_only=True)[_CARD])
+    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+        problem = "not a checkpoint of bids-sr-train, or damaged"
+        raise TrainingDataError(where=checkpoint, problem=problem) from error
+    now = json.loads(_as_json(card))
+    for name in _SAME:
+        _check_same(checkpoint, name, before[name], now[name])
+    for name in _SAME_IN_TRAINING:
+        _check_same(checkpoint, name, _decisive(before["training"][name]), _decisive(now["training"][name]))
+    home = checkpoint.resolve().parent.parent
+    if card.training["optimization"]["patience"] and home != folder.resolve():
+        raise TrainingDataError(where=checkpoint, problem=f"its best weights lie beside it; go on with --output {home}")
+    origin = {key: value for key, value in before["training"].items() if key == "started_from"}
+    return dataclasses.replace(card, training={**card.training, **origin})
+
+
+def _as_json(card: ModelCard) -> str:
+    """A card as a checkpoint keeps it."""
+    return json.dumps(dataclasses.asdict(card))
+
+
+def _decisive(section: Any) -> Any:
+    """The settings of a section that must not change; a schedule that does not look at its end can be prolonged."""
+    if not isinstance(section, dict):
+        return section
+    free = {"checkpoint_every"} | ({"max_steps"} if section.get("schedule") == "halving" else set())
+    return {key: value for key, value in section.items() if key not in free}
+
+
+def _check_same(checkpoint: Path, name: str, before: Any, now: Any) -> None:
+    """Refuse to go on with other data or settings than those of the checkpoint."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            _check_same(checkpoint, f"{name}.{key}", before.get(key), now.get(key))
+    elif before != now:
+        problem = f"it is of another training: {name} was {before}, and is {now} now"
+        raise TrainingDataError(where=checkpoint, problem=problem)

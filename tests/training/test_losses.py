@@ -1,0 +1,106 @@
+"""The losses have the values that mathematics gives them."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bids_sr.errors import TrainingDataError
+from bids_sr.training.losses import fine_grid, fourier_l1, loss_terms
+from bids_sr.training.settings import Loss
+
+GRID = (4, 6, 5)
+N_VOXELS = 4 * 6 * 5
+
+
+def patches(seed: int, *shape: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+
+
+def spectrum(error: torch.Tensor, norm: str) -> np.ndarray:
+    return np.fft.fftn(error.numpy().reshape(-1, *GRID), axes=(1, 2, 3), norm=norm)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(["backward", "ortho"]))
+def test_the_fourier_term_is_the_mean_modulus_of_the_difference_of_two_spectra(seed, norm):
+    """Not the difference of two moduli, which is blind to a shift."""
+    restored, truth = patches(seed, 2, N_VOXELS), patches(seed + 1, 2, N_VOXELS)
+    expected = np.abs(spectrum(restored, norm) - spectrum(truth, norm)).mean()
+    assert fourier_l1(restored, truth, GRID, norm).item() == pytest.approx(expected, rel=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_it_is_bounded_by_parsevals_theorem(seed):
+    """The mean square of the orthonormal spectrum is that of the error, and bounds the square of the mean modulus."""
+    error = patches(seed, 3, N_VOXELS)
+    term = fourier_l1(error, torch.zeros_like(error), GRID, "ortho").item()
+    rms = error.square().mean().sqrt().item()
+    assert 0.75 * rms < term <= rms * (1 + 1e-6)
+
+
+def test_the_norms_differ_by_the_root_of_the_number_of_voxels():
+    error, zero = patches(0, 1, N_VOXELS), torch.zeros(1, N_VOXELS)
+    ratio = fourier_l1(error, zero, GRID, "backward") / fourier_l1(error, zero, GRID, "ortho")
+    assert ratio.item() == pytest.approx(N_VOXELS**0.5, rel=1e-5)
+
+
+def test_of_a_sine_two_coefficients_remain():
+    """A sine of amplitude a along one axis has two coefficients of a N / 2."""
+    wave = torch.sin(2 * torch.pi * torch.arange(6) / 6)[None, None, :, None].expand(1, *GRID)
+    term = fourier_l1(3 * wave.flatten(1), torch.zeros(1, N_VOXELS), GRID, "backward")
+    assert term.item() == pytest.approx(2 * 3 * N_VOXELS / 2 / N_VOXELS, rel=1e-5)
+
+
+def test_points_are_ordered_with_the_last_axis_fastest():
+    """A wave along the last axis has its two coefficients only if the points are put on the grid in that order."""
+    wave = torch.cos(2 * torch.pi * torch.arange(5) / 5).repeat(1, 4 * 6)
+    assert fourier_l1(wave, torch.zeros_like(wave), GRID, "backward").item() == pytest.approx(1.0, rel=1e-5)
+
+
+def test_its_gradient_is_finite_where_the_error_is_zero():
+    restored = torch.zeros(1, N_VOXELS, requires_grad=True)
+    fourier_l1(restored, torch.zeros(1, N_VOXELS), GRID, "backward").backward()
+    assert torch.equal(restored.grad, torch.zeros_like(restored))
+
+
+def test_under_autocast_the_transform_is_of_full_precision():
+    error = patches(3, 1, N_VOXELS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        term = fourier_l1(error.bfloat16(), torch.zeros(1, N_VOXELS), GRID, "ortho")
+    assert term.dtype == torch.float32
+    expected = np.abs(spectrum(error.bfloat16().float(), "ortho")).mean()
+    assert term.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms():
+    restored, truth = patches(1, 2, N_VOXELS), patches(2, 2, N_VOXELS)
+    terms = loss_terms(restored, truth, GRID, Loss(l1=0.5, l2=2.0, fourier=0.01, fourier_norm="ortho"))
+    error = (restored - truth).numpy()
+    assert terms["l1"].item() == pytest.approx(np.abs(error).mean(), rel=1e-5)
+    assert terms["l2"].item() == pytest.approx((error**2).mean(), rel=1e-5)
+    expected = 0.5 * terms["l1"] + 2 * terms["l2"] + 0.01 * terms["fourier"]
+    assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_terms_without_weight_are_not_computed():
+    terms = loss_terms(torch.zeros(1, 7), torch.ones(1, 7), None, Loss(l1=0.0, l2=3.0))
+    assert set(terms) == {"l2", "loss"}
+    assert terms["loss"].item() == 3
+
+
+@pytest.mark.parametrize("grid", [None, (4, 4, 4)])
+def test_the_fourier_term_is_refused_without_whole_patches(grid):
+    with pytest.raises(TrainingDataError, match="points = 0"):
+        loss_terms(torch.zeros(1, 7), torch.ones(1, 7), grid, Loss(fourier=0.01))
+
+
+def test_the_fine_grid_follows_from_patch_and_cell():
+    channels, cell = torch.zeros(2, 1, 10, 10, 10), torch.full((2, 3), 10 / 23)
+    assert fine_grid(channels, cell, 23**3) == (23, 23, 23)
+    with pytest.raises(TrainingDataError, match="points = 0"):
+        fine_grid(channels, cell, 2048)
+    with pytest.raises(TrainingDataError, match="one scale"):
+        fine_grid(channels, cell * torch.tensor([[1.0], [0.5]]), 23**3)

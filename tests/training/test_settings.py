@@ -1,0 +1,143 @@
+"""Settings are understood or refused, key by key."""
+
+import dataclasses
+
+import pytest
+
+from bids_sr.errors import BidsSrError, ModelCardError, SignalError, TrainingDataError
+from bids_sr.models.registry import build_model, count_parameters, list_presets, read_card
+from bids_sr.training.patches import PatchSettings
+from bids_sr.training.settings import Loss, Optimization, TrainingSettings, load_settings
+
+#: Parameters of the published networks (Wu et al. 2024, 2022; Chen et al. 2018; Du et al. 2020).
+PUBLISHED = {
+    "csr_dmri_paper": 6_285_188, "m2": 6_285_188, "m1": 6_283_460, "m3": 6_283_460, "arssr": 6_283_460,
+    "dcsrn_2x": 223_633, "dcsrn_3x": 223_633, "rescnn3d_2x": 1_995_329, "rescnn3d_3x": 1_995_329, "light": 840_161,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list_presets())
+def test_every_preset_is_understood_and_described(name):
+    settings = load_settings(name)
+    assert settings.description.endswith(".")
+    assert settings.description.count(". ") <= 1
+    assert read_card(name).description == settings.description or name == "light"
+
+
+@pytest.mark.parametrize(("name", "parameters"), PUBLISHED.items())
+def test_networks_are_as_large_as_published(name, parameters):
+    settings = load_settings(name)
+    assert count_parameters(build_model(settings.architecture, settings.model, len(settings.inputs))) == parameters
+
+
+def test_the_paper_is_trained_as_the_paper_says():
+    """Wu et al. 2024: Adam, 1e-4 halved every 200 of 1,000 epochs of 70 steps, 9 patches of 10^3 each, U(2, 3)."""
+    paper = load_settings("paper")
+    assert paper == load_settings("csr_dmri_paper")
+    assert paper.inputs == ("volume", "t1w")
+    assert paper.loss == Loss(l1=1, fourier=0.01, fourier_norm="backward")
+    options = paper.optimization
+    assert (options.max_steps, options.halve_every, options.batch_size) == (1000 * 70, 200 * 70, 9)
+    assert (options.learning_rate, options.schedule, options.betas) == (1e-4, "halving", (0.9, 0.999))
+    patches = paper.patches
+    assert (patches.patch, patches.points, patches.scale_range, patches.scale_spacing) == (10, 0, (2, 3), "uniform")
+    assert patches.profiles == ("bicubic",)
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "t1w", "fourier"),
+    [
+        ("baseline", "rdn", False, 0), ("m1", "csr_dmri", False, 0), ("m2", "csr_dmri", True, 0),
+        ("m3", "csr_dmri", False, 0.01), ("m2_literal", "rdn", True, 0), ("m3_literal", "rdn", False, 0.01),
+        ("csr_dmri_paper", "csr_dmri", True, 0.01),
+    ],
+)  # fmt: skip
+def test_ablations_differ_from_the_paper_in_what_they_leave_out_only(name, architecture, t1w, fourier):
+    settings, paper = load_settings(name), load_settings("paper")
+    assert (settings.architecture, "t1w" in settings.inputs, settings.loss.fourier) == (architecture, t1w, fourier)
+    assert (settings.patches, settings.optimization) == (paper.patches, paper.optimization)
+    assert settings.normalization == paper.normalization
+
+
+def test_the_light_model_stays_what_it_was():
+    card, settings = read_card("light"), load_settings("light")
+    assert (card.architecture, card.inputs, card.normalization) == ("csr_dmri", settings.inputs, settings.normalization)
+    assert card.arguments == settings.model
+    trained = card.training["patches"]
+    assert {key: getattr(settings.patches, key) for key in trained if key != "isotropic_share"} == {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in trained.items()
+        if key != "isotropic_share"
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[patches]\npatsh = 3", "[patches]: unknown key patsh"),
+        ("[modle]", "unknown key modle"),
+        ("[model]\nwidth = 3", "width"),
+        ("[model]\nfeatures = -3", "csr_dmri"),
+        ("[optimization]\nmax_step = 3", "[optimization]: unknown key max_step"),
+        ('[optimization]\nmax_steps = "many"', "max_steps = 'many' is not a whole number"),
+        ("[optimization]\nmax_steps = 2.5", "max_steps = 2.5 is not a whole number"),
+        ("[optimization]\nmax_steps = true", "max_steps = True is not a whole number"),
+        ("[optimization]\nmax_steps = 0", "max_steps = 0 is not positive"),
+        ("[optimization]\nlearning_rate = -1", "learning_rate"),
+        ("[optimization]\nbetas = [0.9]", "betas = [0.9] is not a list of 2 numbers"),
+        ('[optimization]\nprecision = "64"', "one of 32-true, bf16-mixed, 16-mixed"),
+        ('[optimization]\nschedule = "halving"', "halve_every"),
+        ("[optimization]\nema = 1.0", "ema"),
+        ('[optimization]\nfreeze_encoder = "no"', "true or false"),
+        ('architecture = "dcsrn"\n[optimization]\nfreeze_encoder = true\n[patches]\npoints = 0', "no encoder"),
+        ("[loss]\nl1 = -1", "[loss]"),
+        ("[loss]\nl1 = 0", "not all zero"),
+        ("[loss]\nfourier = 0.01", "points = 0"),
+        ('architecture = "rdn"', "points = 0"),
+        ('architecture = "gan"', "gan"),
+        ('inputs = ["b0"]', "volume"),
+        ("inputs = [1]", "a list, each a text"),
+        ('inputs = "volume"', "a list, each a text"),
+        ('normalization = "none"', "none"),
+        ("loss = 3", "a table"),
+        ("model = 3", "a table"),
+        ("[patches]\nsimulated_share = 'half'", "a number or left out"),
+        ("not toml", "line 1"),
+        (None, "No such file"),
+    ],
+)
+def test_other_presets_are_refused_in_one_line_that_names_key_and_file(tmp_path, text, message):
+    file = tmp_path / "x.toml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(TrainingDataError) as caught:
+        load_settings(str(file))
+    assert message in str(caught.value)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(TrainingDataError, match="preset heavy"):
+        load_settings("heavy")
+
+
+def test_values_given_instead_are_checked_too():
+    assert load_settings("toy", {"max_steps": 7}).optimization.max_steps == 7
+    with pytest.raises(TrainingDataError, match="precision"):
+        load_settings("toy", {"precision": "half"})
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [{"architecture": "rdn"}, {"loss": Loss(fourier=1.0)}, {"inputs": ("t1w",)}, {"model": {"features": "wide"}}],
+)
+def test_parts_that_do_not_fit_are_refused_without_a_file_too(parts):
+    with pytest.raises((TrainingDataError, SignalError, ModelCardError)):
+        TrainingSettings(**parts)
+
+
+def test_whole_numbers_pass_for_numbers():
+    settings = TrainingSettings(patches=PatchSettings(), optimization=Optimization(learning_rate=1))
+    assert dataclasses.asdict(settings)["optimization"]["learning_rate"] == 1
+    assert issubclass(TrainingDataError, BidsSrError)
