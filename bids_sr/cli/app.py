@@ -15,9 +15,10 @@ import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from bids_sr import __version__
+from bids_sr.cli.arguments import OneLineParser
 from bids_sr.config import Config, check, options_from_toml, parse_memory, read_filters
 from bids_sr.errors import BidsSrError, ConfigurationError, MissingPathError, PluginFileError, UnreadableFileError
 
@@ -32,14 +33,6 @@ example:
 
 Options may be written with - or _. Exit codes: 0 done, 1 a step failed, 2 bad arguments or bad input,
 130 interrupted, 137 out of memory."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Raises the package's own error instead of printing the whole usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        """Refuse the command line."""
-        raise ConfigurationError(option="command line", reason=f"{message}. See {PROGRAM} --help.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,7 +114,7 @@ def parse_args(argv: Sequence[str]) -> Config:
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser whose values are those of `Config`, under the same names."""
-    parser = _Parser(
+    parser = OneLineParser(
         prog=PROGRAM,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -294,7 +287,7 @@ def _with_dashes(word: str) -> str:
 
 def _config_file_options(words: Sequence[str]) -> dict[str, Any]:
     """Options of the file that ``--config-file`` names; those that belong to one run only are left out."""
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = OneLineParser(prog=PROGRAM, add_help=False, allow_abbrev=False)
     parser.add_argument("--config-file", type=_path)
     path = parser.parse_known_args(list(words))[0].config_file
     if path is None:

@@ -51,7 +51,7 @@ class GridNetwork(TrainableModel):
         ValueError
             If the fine grids of the patches differ, or the points are not as many as their voxels.
         """
-        shape = _fine_shape(channels, cell)
+        shape = fine_shape(channels, cell)
         if points.shape[1] != math.prod(shape):
             raise ValueError(f"{points.shape[1]} points for a fine grid of {shape}: a grid network needs all of them")
         grid = points.unflatten(1, shape)
@@ -73,8 +73,14 @@ class GridNetwork(TrainableModel):
         return query_splines(encoded, (points - origin) / step)
 
 
-def _fine_shape(channels: Tensor, cell: Tensor) -> tuple[int, int, int]:
-    """Fine voxels per axis of patches, (N, C, h, w, d), whose target voxels span `cell`, (N, 3), of theirs."""
+def fine_shape(channels: Tensor, cell: Tensor) -> tuple[int, int, int]:
+    """Fine voxels per axis of patches, (N, C, h, w, d), whose target voxels span `cell`, (N, 3), of theirs.
+
+    Raises
+    ------
+    ValueError
+        If they differ between patches.
+    """
     size = torch.tensor(grid_shape(channels), device=cell.device)
     counts = (size / cell).round().int().unique(dim=0).tolist()
     if len(counts) > 1:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bids_sr.errors import TrainingDataError
+from bids_sr.models.grid import fine_shape
 from bids_sr.training.settings import Loss
 
 Grid = tuple[int, int, int]
@@ -28,10 +29,14 @@ def fine_grid(channels: Tensor, cell: Tensor, n_points: int) -> Grid:
     TrainingDataError
         If patches differ in their scale, or the points are not all voxels of the fine patch.
     """
-    x, y, z = (round(n / size) for n, size in zip(channels.shape[2:], cell[0].tolist(), strict=True))
-    if not torch.equal(cell, cell[:1].expand_as(cell)) or x * y * z != n_points:
-        raise TrainingDataError(where="[loss]", problem="the fourier term needs whole patches of one scale: points = 0")
-    return x, y, z
+    problem = "the fourier term needs whole patches of one scale: points = 0"
+    try:
+        shape = fine_shape(channels, cell)
+    except ValueError as error:
+        raise TrainingDataError(where="[loss]", problem=problem) from error
+    if math.prod(shape) != n_points:
+        raise TrainingDataError(where="[loss]", problem=problem)
+    return shape
 
 
 def fourier_l1(restored: Tensor, truth: Tensor, grid: Grid, norm: Literal["backward", "ortho"]) -> Tensor:

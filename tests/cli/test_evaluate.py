@@ -15,20 +15,12 @@ from bids_sr.bids import outputs
 from bids_sr.cli import evaluate
 from bids_sr.cli.evaluate import build_parser, main, parse_scale, scale_text, trained_on, within
 from bids_sr.degradation import PROFILES
-from bids_sr.demo.dataset import make_dataset
 from bids_sr.errors import NoSignalError
 from bids_sr.evaluation import process
 from bids_sr.evaluation.process import Cost
 from bids_sr.models.registry import ModelCard, build_model, save_model
 
 TINY = {"features": 4, "growth": 4, "blocks": 1, "layers": 1, "feature_channels": 4, "hidden": 8, "stages": 1}
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "raw"
-    make_dataset(folder, small=True)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from bids_sr.cli.train import main
-from bids_sr.demo.dataset import make_dataset
 from bids_sr.models.base import Lattice
 from bids_sr.models.registry import load_model, read_card
 from bids_sr.training.packing import load_pack, save_pack
@@ -39,13 +38,6 @@ batch_size = 2
 validate_every = 2
 validation_examples = 2
 """
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "raw"
-    make_dataset(folder, small=True)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -7,17 +7,9 @@ import numpy as np
 import pytest
 
 from bids_sr.cli.app import main
-from bids_sr.demo.dataset import make_dataset
 from tests.made_models import save_tiny_model
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "raw"
-    make_dataset(folder, small=True)
-    return folder
 
 
 @pytest.fixture(scope="module")
