@@ -15,7 +15,7 @@ DEMO_RESOLUTION ?= 1.25
 TEST_LIMIT ?= 30m
 TIMEOUT := $(if $(shell command -v timeout),timeout $(TEST_LIMIT))
 
-.PHONY: help demo test lint docs clean
+.PHONY: help demo test lint docs hooks boutiques container-test slurm-test clean
 .DELETE_ON_ERROR:
 
 help:
@@ -23,6 +23,10 @@ help:
 	@echo 'make test    set up .venv, check style and types, run the tests'
 	@echo 'make lint    style and types only'
 	@echo 'make docs    set up .venv, build the documentation into docs/_build/html'
+	@echo 'make hooks   check style and types before each commit, by pre-commit'
+	@echo 'make boutiques       write the Boutiques descriptor anew, after options have changed'
+	@echo 'make container-test  build and run Dockerfile and singularity.def without a Docker engine (root, Debian 12)'
+	@echo 'make slurm-test      run the examples for clusters in a SLURM of this computer alone (root, Debian 12)'
 	@echo 'make clean   remove everything these commands made'
 
 demo: $(VENV)/.demo-installed $(DEMO_DATA)
@@ -42,6 +46,19 @@ lint: $(VENV)/.test-installed
 docs: $(VENV)/.docs-installed
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo 'Documentation: $(abspath docs/_build/html)/index.html'
+
+hooks: $(VENV)/.dev-installed
+	$(BIN)/pre-commit install
+
+boutiques: $(VENV)/.test-installed
+	$(BIN)/python .ci/make_boutiques.py
+
+# Compared with a run outside, so the program is installed too; the image itself is built from nothing.
+container-test: $(VENV)/.demo-installed
+	BIN=$(BIN) .ci/container-test
+
+slurm-test: $(VENV)/.demo-installed
+	BIN=$(BIN) .ci/slurm-test
 
 clean:
 	rm -rf $(VENV) $(DEMO_DATA) $(DEMO_OUT) work docs/_build build dist

@@ -6,7 +6,8 @@ A series is sampled with voxels `scale` times as wide, through a Gaussian point-
 maximum is one new voxel, cells aligned. The degraded copy, with the T1w where there is one, is a BIDS dataset of its
 own; the command restores it at the acquired voxel size. Everything is measured inside the brain mask of the acquired
 scan: PSNR per weighted volume, whose peak is the range of that volume in the mask; SSIM likewise; mean absolute errors
-of FA and MD; median angle of V1 where the acquired FA exceeds 0.3.
+of FA and MD; median angle of V1 where the acquired FA exceeds 0.3. Where the model tells its uncertainty, also the
+share of acquired values (weighted intensities, FA, MD) within its 90 % intervals.
 """
 
 import argparse
@@ -30,14 +31,18 @@ from bids_sr.bids.inputs import DwiSeries, find_series
 from bids_sr.cli.evaluate import parse_scale, scale_text
 from bids_sr.config import Config
 from bids_sr.degradation import degrade
+from bids_sr.dwi.gradients import is_b0
+from bids_sr.dwi.tensor import fit_tensor
 from bids_sr.evaluation.benchmark import compare_tensors, compare_volumes
 from bids_sr.evaluation.reading import read_reference
 from bids_sr.evaluation.tables import signal_means
 from bids_sr.geometry import Grid
 from bids_sr.models.registry import read_card
+from bids_sr.training.spread import DEVIATIONS
 
 B0_THRESHOLD = 50.0
 HEADINGS = ("scan", "scale", "method", "PSNR (dB)", "PSNR b0", "SSIM", "FA error", "MD error (1e-4 mm2/s)", "V1 (deg)")
+HEADINGS_OF_INTERVALS = ("intensities in 90 % (%)", "FA in 90 % (%)", "MD in 90 % (%)")
 
 
 def write_degraded(series: DwiSeries, scale: NDArray[np.float64], folder: Path) -> None:
@@ -65,9 +70,25 @@ def restore(folder: Path, voxel_sizes: NDArray[np.float64], model: str, extra: l
     sizes = [repr(float(size)) for size in voxel_sizes]
     words = [sys.executable, "-m", "bids_sr", str(folder / "data"), str(folder / "out"), "participant"]
     words += ["--output-resolution", *sizes, "--save-cubic", "--model", model, "-w", str(folder / "work"), *extra]
+    if read_card(model).uncertain:
+        words.append("--uncertainty")
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
     files = {name: next((folder / "out").rglob(f"*_desc-{name}_dwi.nii.gz")) for name in ("cubic", "sr")}
     return {name: nib.Nifti1Image.from_filename(file) for name, file in files.items()}
+
+
+def within_intervals(series: DwiSeries, restored: nib.Nifti1Image, folder: Path) -> list[float]:
+    """Shares in % of acquired weighted intensities, FA and MD that lie in the 90 % intervals of a run in `folder`."""
+    reference = read_reference(series, B0_THRESHOLD)
+    mask, weighted = reference.mask, ~is_b0(reference.gradients.bvals, B0_THRESHOLD)
+    spreads = {suffix: next(folder.rglob(f"*_desc-uncertainty_{suffix}.nii.gz")) for suffix in ("dwimap", "FA", "ADC")}
+    deviations = {suffix: np.asarray(nib.Nifti1Image.from_filename(f).dataobj)[mask] for suffix, f in spreads.items()}
+    values = np.asarray(restored.dataobj, dtype=np.float32)
+    own, other = (fit_tensor(data, reference.gradients, B0_THRESHOLD, mask) for data in (reference.data, values))
+    errors = {"dwimap": (values - reference.data)[mask][:, weighted]}
+    errors |= {"FA": (other.fa - own.fa)[mask], "ADC": (other.md - own.md)[mask]}
+    deviations["dwimap"] = deviations["dwimap"][:, weighted]
+    return [float(100 * np.mean(np.abs(errors[s]) <= DEVIATIONS * deviations[s])) for s in ("dwimap", "FA", "ADC")]
 
 
 def measure(series: DwiSeries, restored: dict[str, nib.Nifti1Image]) -> Iterator[tuple[str, list[float]]]:
@@ -85,21 +106,24 @@ def measure(series: DwiSeries, restored: dict[str, nib.Nifti1Image]) -> Iterator
 def row(label: str, scale: str, method: str, figures: list[float]) -> str:
     """A line of the Markdown table."""
     digits = (2, 2, 3, 4, 3, 2)
-    shown = [f"{value:.{n}f}" for value, n in zip(figures, digits, strict=True)]
+    shown = [
+        "–" if np.isnan(value) else f"{value:.{n}f}" for value, n in zip(figures, (*digits, 1, 1, 1), strict=False)
+    ]
     return "| " + " | ".join([label, scale, method, *shown]) + " |"
 
 
 def introduction(model: str) -> str:
     """What was run, on what."""
     card = read_card(model)
+    headings = HEADINGS + (HEADINGS_OF_INTERVALS if card.uncertain else ())
     return "\n".join(
         [
             f"bids_sr {__version__}, model {card.name} ({card.parameters:,} parameters), {card.weights_sha256[:12]},",
             f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}, {date.today()}.",
             f"Trained on: {', '.join(card.training.get('scans', []))}.",
             "",
-            "| " + " | ".join(HEADINGS) + " |",
-            "|" + " --- |" * len(HEADINGS),
+            "| " + " | ".join(headings) + " |",
+            "|" + " --- |" * len(headings),
         ]
     )
 
@@ -110,7 +134,7 @@ def main() -> None:
     parser.add_argument("bids_dir", type=Path)
     parser.add_argument("--participant-label", nargs="+", required=True)
     parser.add_argument("--scales", nargs="+", type=parse_scale, default=[(s,) * 3 for s in (1.5, 2, 2.4, 3, 4)])
-    parser.add_argument("--model", default="light")
+    parser.add_argument("--model", default="default")
     parser.add_argument("--output", type=Path, required=True)
     options, extra = parser.parse_known_args()
     lines = [introduction(options.model)]
@@ -124,6 +148,10 @@ def main() -> None:
                 write_degraded(series, np.array(scale), Path(name) / "data")
                 restored = restore(Path(name), grid.voxel_sizes, options.model, extra)
                 for method, figures in measure(series, restored):
+                    if method == "sr" and read_card(options.model).uncertain:
+                        figures += within_intervals(series, restored["sr"], Path(name) / "out")
+                    elif read_card(options.model).uncertain:
+                        figures += [float("nan")] * len(HEADINGS_OF_INTERVALS)
                     lines.append(row(series.stem, scale_text(scale), method, figures))
                     print(lines[-1], flush=True)
             options.output.write_text("\n".join(lines) + "\n")

@@ -24,6 +24,8 @@ from bids_sr.errors import (
 )
 from bids_sr.resources import available_cpus, available_memory_gb
 
+ANALYSIS_LEVELS = ("participant", "group")
+
 # Magnifications per axis that a restoration can be asked for.
 SCALE_RANGE = (1.0, 4.0)
 
@@ -40,7 +42,7 @@ class Config:
     bids_dir, output_dir, work_dir : Path
         Dataset read, derivatives written, intermediate files; absolute.
     analysis_levels : tuple of str
-        ``("participant",)``.
+        ``participant``, ``group`` or both.
     participants, sessions : tuple of str
         Labels without ``sub-`` and ``ses-``; empty for all.
     filters : mapping
@@ -62,6 +64,10 @@ class Config:
         Whether a T1w image is looked for.
     save_cubic : bool
         Whether the cubic interpolation, the baseline, is written too.
+    uncertainty : bool
+        Whether standard deviations of the restored series, of FA and of MD are written too.
+    self_check : bool
+        Whether the restoration is tried on the scan itself, degraded, and on a part of it without the T1w.
     nprocs, omp_nthreads : int
         Processors in all, and for one step.
     memory_gb : float
@@ -96,11 +102,13 @@ class Config:
     derivatives: Mapping[str, Path] = field(default_factory=dict)
     output_resolution: tuple[float, float, float] | None = None
     scale: tuple[float, float, float] | None = None
-    model: str = "light"
+    model: str = "default"
     device: str = "auto"
     b0_threshold: float = 50.0
     use_t1w: bool = True
     save_cubic: bool = False
+    uncertainty: bool = False
+    self_check: bool = True
     nprocs: int = field(default_factory=available_cpus)
     omp_nthreads: int = 1
     memory_gb: float = field(default_factory=available_memory_gb)
@@ -220,7 +228,8 @@ def _check_grid(config: Config) -> None:
     """One target is named, and it is possible."""
     if config.output_resolution and config.scale:
         raise ConfigurationError(option="--output-resolution", reason="it excludes --scale; give one of the two.")
-    if not (config.output_resolution or config.scale or config.reports_only or config.boilerplate_only):
+    makes_images = "participant" in config.analysis_levels and not (config.reports_only or config.boilerplate_only)
+    if makes_images and not (config.output_resolution or config.scale):
         raise ConfigurationError(
             option="--output-resolution", reason="give the voxel size wanted in mm here, or a factor with --scale."
         )
@@ -247,11 +256,15 @@ def _check_numbers(config: Config) -> None:
         raise ConfigurationError(option="--mem", reason="more than zero GB are needed.")
     if config.random_seed < 0:
         raise ConfigurationError(option="--random-seed", reason="a whole number, zero or larger, is needed.")
-    unknown = set(config.analysis_levels) - {"participant"}
-    if unknown:
+    unknown = set(config.analysis_levels) - set(ANALYSIS_LEVELS)
+    if unknown or not config.analysis_levels:
+        known = " and ".join(ANALYSIS_LEVELS)
         raise ConfigurationError(
-            option="ANALYSIS_LEVEL", reason=f"{', '.join(sorted(unknown))}: only participant is known."
+            option="ANALYSIS_LEVEL", reason=f"{', '.join(sorted(unknown)) or 'none'}: there are {known}."
         )
+    if "participant" not in config.analysis_levels and (config.dry_run or config.boilerplate_only):
+        option = "--dry-run" if config.dry_run else "--boilerplate-only"
+        raise ConfigurationError(option=option, reason="it goes with participant; group only reads what is finished.")
 
 
 def parse_memory(text: str) -> float:

@@ -345,6 +345,12 @@ class UntrainedModelError(InputError):
     template = "--model: {name} has no weights; train it: bids-sr-train fit --preset {name}"
 
 
+class CertainModelError(InputError):
+    """The uncertainty is asked for, and the model does not tell it."""
+
+    template = "--uncertainty: the model {name} does not tell how uncertain it is. Models that do: {known}."
+
+
 class ModelWriteError(InputError):
     """Weights or a card that cannot be written."""
 
@@ -426,3 +432,42 @@ class RestorationKilledError(BidsSrError):
         "memory; what is finished is kept."
     )
     exit_code: ClassVar[int] = 137
+
+
+# Group level
+
+
+class NoResultsError(InputError):
+    """The group level is asked for, but nothing was run yet."""
+
+    template = (
+        "{output_dir} holds no records of series{chosen}, so there is nothing to gather. Run the participant level "
+        "first, or check OUTPUT_DIR, --participant-label and --session-label."
+    )
+
+
+class MissingRecordError(InputError):
+    """A series of the dataset of which the output says nothing."""
+
+    template = (
+        "it has no record: it is still running, was never run, could not be started (the logs tell why), or its "
+        "outputs were removed"
+    )
+
+
+class DamagedRecordError(InputError):
+    """A record that is not whole, or not what this version writes."""
+
+    template = "its record cannot be used ({reason}); run the participant level again for it"
+
+
+class FailedSeriesError(InputError):
+    """A series of which a stage failed."""
+
+    template = "it failed{where}: {message}"
+
+
+class DamagedTableError(InputError):
+    """A table that is gone, truncated or changed."""
+
+    template = "its table {table} {problem}; run the participant level again for it"

@@ -21,16 +21,26 @@ RELEVANT_OPTIONS = (
     "b0_threshold",
     "use_t1w",
     "save_cubic",
+    "uncertainty",
+    "self_check",
     "random_seed",
     "sloppy",
 )
 #: Normalized mutual information of a T1w and the b0 of one head. `benchmarks/results/registration.txt`: 0.15 to 0.16
 #: where the registration is known to be right, at most 0.07 with the T1w of another head.
 LEAST_AGREEMENT = 0.1
+#: Rank correlation of a T1w and the b0: -0.34 and -0.15 for the T1w images of two scans, 0.40 and 0.15 for the same
+#: images with their contrast inverted.
+LARGEST_CONTRAST = 0.1
 #: Why a model that uses the T1w was given zeros in its place.
 NO_T1W = "there is none"
-UNTRUSTED_T1W = "its registration cannot be trusted"
+UNTRUSTED_T1W = "its registration or its contrast cannot be trusted"
 BLANK_T1W = "it shows nothing where the brain is"
+#: Parts of the record that say what of the result the scan does not support, and what each tells.
+GUARDS = {
+    "departure": "Where the result departs from the acquired scan",
+    "t1w_effect": "What the T1w image changed in the result",
+}
 #: A head seldom lies further off between two series of a session; beyond, a wrong registration is more likely.
 LARGE_ROTATION_DEGREES = 20.0
 LARGE_TRANSLATION_MM = 30.0
@@ -100,12 +110,23 @@ def stage_warnings(parts: Mapping[str, Any]) -> list[str]:
         *_registration_warnings(parts.get("registration", {})),
         *_t1w_warnings(parts.get("t1w", {})),
         *_mask_warnings(parts.get("mask", {})),
+        *_self_check_warnings(parts.get("self_check", {})),
+        *_guard_warnings(parts),
     ]
 
 
+def undone_check(reason: str, *, failed: bool = False) -> dict[str, Any]:
+    """The record's part on a self-check or guard that was not done: why, and whether that is a failure."""
+    return {"done": False, "failed": failed, "reason": reason}
+
+
 def trusts_registration(registration: Mapping[str, Any]) -> bool:
-    """Whether a T1w shares enough with the series to be shown to a model; empty where it was given aligned."""
-    return bool(registration.get("agreement", 1.0) >= LEAST_AGREEMENT)
+    """Whether a T1w shares enough with the series, and looks like one, to be shown to a model.
+
+    `registration` is empty where the T1w was given aligned.
+    """
+    shares_enough = registration.get("agreement", 1.0) >= LEAST_AGREEMENT
+    return bool(shares_enough and registration.get("contrast", -1.0) <= LARGEST_CONTRAST)
 
 
 def _t1w_warnings(t1w: Mapping[str, Any]) -> Iterable[str]:
@@ -118,7 +139,12 @@ def _registration_warnings(registration: Mapping[str, Any]) -> Iterable[str]:
     """A T1w that shares little with the series, or a motion that is larger than heads move."""
     if not registration:
         return
-    if not trusts_registration(registration):
+    if registration.get("contrast", -1.0) > LARGEST_CONTRAST:
+        yield (
+            f"The T1w is bright where the b0 is (rank correlation {registration['contrast']:.2f}): its contrast is not "
+            "that of a T1w. Check which image it is."
+        )
+    elif not trusts_registration(registration):
         yield (
             f"T1w and b0 share little (agreement {registration['agreement']:.2f} of 1): the registration may be wrong, "
             "or the T1w of somebody else. Check the registration below."
@@ -136,6 +162,21 @@ def _mask_warnings(mask: Mapping[str, Any]) -> Iterable[str]:
     low, high = PLAUSIBLE_BRAIN_ML
     if mask and not low <= mask["volume_ml"] <= high:
         yield f"The brain mask holds {mask['volume_ml']:.0f} ml, unlikely for a human brain. Check the mask below."
+
+
+def _self_check_warnings(check: Mapping[str, Any]) -> Iterable[str]:
+    """A check that broke off, or that says that the result is no better than an interpolation."""
+    if check.get("failed"):
+        yield f"The self-check could not be done: {check['reason']} The results do not depend on it."
+    elif check.get("level") == "no":
+        yield check["sentence"]
+
+
+def _guard_warnings(parts: Mapping[str, Any]) -> Iterable[str]:
+    """Guards against invention that broke off."""
+    for part, what in GUARDS.items():
+        if parts.get(part, {}).get("failed"):
+            yield f"{what} could not be told: {parts[part]['reason']} The results do not depend on it."
 
 
 def write_record(file: Path, record: Mapping[str, Any]) -> None:

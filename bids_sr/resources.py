@@ -95,13 +95,15 @@ def _scheduler_cpus(environment: Mapping[str, str]) -> list[int]:
 
 def _scheduler_memory(environment: Mapping[str, str]) -> list[int]:
     """Memory granted by SLURM in bytes, as a list of none or one; SLURM writes MB, and 0 for the whole node."""
-    per_node = environment.get("SLURM_MEM_PER_NODE", "")
-    per_cpu = environment.get("SLURM_MEM_PER_CPU", "")
-    if per_node.isdigit() and int(per_node) > 0:
-        return [int(per_node) * 1024**2]
-    if per_cpu.isdigit() and int(per_cpu) > 0:
-        return [int(per_cpu) * 1024**2 * cpus for cpus in _scheduler_cpus(environment)]
-    return []
+    per_node, per_cpu, per_gpu, gpus = (
+        int(text) if (text := environment.get(f"SLURM_{name}", "")).isdigit() else 0
+        for name in ("MEM_PER_NODE", "MEM_PER_CPU", "MEM_PER_GPU", "GPUS_ON_NODE")
+    )
+    if per_node:
+        return [per_node * 1024**2]
+    if per_cpu:
+        return [per_cpu * 1024**2 * cpus for cpus in _scheduler_cpus(environment)]
+    return [per_gpu * gpus * 1024**2] if per_gpu and gpus else []
 
 
 def _read(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Models with random weights on disk, as `--model` takes them."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -10,9 +11,29 @@ TINY = {"features": 4, "growth": 4, "blocks": 1, "layers": 1, "feature_channels"
         "coordinates": "cell"}  # fmt: skip
 
 
-def save_tiny_model(folder: Path, inputs: tuple[str, ...], normalization: str = "shell", name: str = "tiny") -> str:
-    """Write a small CSR-dMRI that is not trained and return the path of its card."""
+def save_tiny_model(
+    folder: Path,
+    inputs: tuple[str, ...],
+    normalization: str = "shell",
+    name: str = "tiny",
+    *,
+    guided: bool = False,
+    uncertain: bool = False,
+) -> str:
+    """Write a small CSR-dMRI that is not trained, but does not start silent, and return the path of its card."""
     torch.manual_seed(0)
-    card = ModelCard(name, "For tests.", "csr_dmri", TINY, inputs=inputs, normalization=normalization)
-    save_model(build_model("csr_dmri", TINY, len(inputs)), card, folder)
+    arguments = TINY | {"residual": True, "guided": True} if guided else TINY
+    facts = {}
+    if uncertain:
+        arguments = arguments | {"residual": True, "spread": True}
+        facts = {"shared": 0.4, "coverage": {"sub-x": 0.9, "sub-y": 0.8}, "validation_scans": ["sub-y"]}
+    card = ModelCard(
+        name, "For tests.", "csr_dmri", arguments, inputs=inputs, normalization=normalization, uncertainty=facts
+    )
+    model = build_model("csr_dmri", arguments, len(inputs))
+    if guided:
+        torch.nn.init.normal_(list(model.decoder.parameters())[-2], std=0.5)
+    if uncertain:
+        torch.nn.init.constant_(model.spread.bias, math.log(0.1))
+    save_model(model, card, folder)
     return str(folder / f"{name}.json")

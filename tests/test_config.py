@@ -166,7 +166,10 @@ def test_derivatives_must_exist(config, tmp_path):
         ({"omp_nthreads": 5}, "--omp-nthreads"),
         ({"memory_gb": 0.0}, "--mem"),
         ({"random_seed": -1}, "--random-seed"),
-        ({"analysis_levels": ("group",)}, "participant"),
+        ({"analysis_levels": ("subject",)}, "participant and group"),
+        ({"analysis_levels": ()}, "none"),
+        ({"analysis_levels": ("group",), "dry_run": True}, "--dry-run: it goes with participant"),
+        ({"analysis_levels": ("group",), "boilerplate_only": True}, "--boilerplate-only: it goes with participant"),
     ],
 )
 def test_values_that_cannot_be_used(config, options, message):

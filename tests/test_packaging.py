@@ -1,15 +1,14 @@
 """What surrounds the code says the same thing everywhere and names nothing that is not there."""
 
 import ast
+import json
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -18,7 +17,6 @@ import bids_sr
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-CIRCLECI = yaml.safe_load((ROOT / ".circleci/config.yml").read_text())
 SINGULARITY = (ROOT / "singularity.def").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 TEXT_SUFFIXES = {
@@ -26,6 +24,7 @@ TEXT_SUFFIXES = {
     ".bib",
     ".cff",
     ".cfg",
+    ".config",
     ".css",
     ".def",
     ".html",
@@ -33,9 +32,12 @@ TEXT_SUFFIXES = {
     ".js",
     ".json",
     ".md",
+    ".nf",
     ".py",
+    ".sh",
     ".toml",
     ".txt",
+    ".yaml",
     ".yml",
 }
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|Users|root|work|tmp)/\w+|\bfile://")
@@ -48,7 +50,7 @@ def project_files() -> list[Path]:
         command = [git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
         return [ROOT / name for name in names if name and (ROOT / name).is_file()]
-    folders = ("bids_sr", "tests", "benchmarks", "docs")
+    folders = ("bids_sr", "tests", "benchmarks", "docs", "examples", ".ci", ".circleci")
     return [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
 
 
@@ -58,29 +60,13 @@ def required_packages() -> set[str]:
     return {re.match(r"[\w.-]+", line)[0].lower() for line in PROJECT["dependencies"] + extras}
 
 
-def circleci_steps(steps: list[Any]) -> Iterator[tuple[str, Any]]:
-    """Name and arguments of every step."""
-    for step in steps:
-        yield (step, {}) if isinstance(step, str) else next(iter(step.items()))
-
-
-def workflow_jobs() -> list[tuple[str, dict[str, Any]]]:
-    """Jobs that the workflows run, with their options."""
-    return [named for flow in CIRCLECI["workflows"].values() for named in circleci_steps(flow["jobs"])]
-
-
-def singularity_sections() -> dict[str, str]:
-    """Sections of the definition file, without their leading per cent sign."""
-    parts = re.split(r"^%(\w+)[ \t]*$", SINGULARITY, flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
-
-
 def test_the_version_is_the_same_everywhere():
     stated = {
         "CITATION.cff": yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"],
         "CHANGES.md": re.search(r"^## (\S+)", (ROOT / "CHANGES.md").read_text(), re.MULTILINE)[1],
         "Dockerfile": re.search(r"^ARG VERSION=(\S+)", DOCKERFILE, re.MULTILINE)[1],
         "singularity.def": re.search(r"image\.version (\S+)", SINGULARITY)[1],
+        "boutiques.json": json.loads((ROOT / "boutiques.json").read_text())["tool-version"],
     }
     assert stated == dict.fromkeys(stated, bids_sr.__version__)
     assert PROJECT["dynamic"] == ["version"], "the version is written once, in bids_sr/__init__.py"
@@ -126,38 +112,11 @@ def test_the_package_names_no_module_that_it_does_not_require():
     assert {known_as.get(name, name).lower().replace("_", "-") for name in foreign} <= required
 
 
-def test_every_circleci_job_is_run_and_every_job_that_is_run_exists():
-    assert {name for name, _ in workflow_jobs()} == set(CIRCLECI["jobs"])
-
-
-def test_every_circleci_job_waits_for_jobs_of_its_workflow():
-    for flow in CIRCLECI["workflows"].values():
-        jobs = dict(circleci_steps(flow["jobs"]))
-        assert {other for options in jobs.values() for other in options.get("requires", [])} <= set(jobs)
-
-
-def test_every_circleci_executor_and_command_is_defined_and_used():
-    jobs = CIRCLECI["jobs"].values()
-    assert {job["executor"] for job in jobs if "executor" in job} == set(CIRCLECI["executors"])
-    built_in = {"checkout", "run", "restore_cache", "save_cache", "store_artifacts", "store_test_results"}
-    blocks = [*jobs, *CIRCLECI["commands"].values()]
-    used = {name for block in blocks for name, _ in circleci_steps(block["steps"])}
-    assert used - built_in == set(CIRCLECI["commands"])
-
-
-def test_circleci_hands_each_command_the_parameters_it_declares():
-    for job in CIRCLECI["jobs"].values():
-        for name, arguments in circleci_steps(job["steps"]):
-            if name in CIRCLECI["commands"]:
-                assert set(arguments) == set(CIRCLECI["commands"][name]["parameters"])
-                assert arguments["extras"] in PROJECT["optional-dependencies"]
-
-
 def test_the_make_targets_that_others_call_exist():
     makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     callers = [ROOT / ".ci/run", ROOT / ".circleci/config.yml", ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    calls = re.compile(r"`make ([a-z]+)`|^\s*(?:command: )?make ([a-z]+)$", re.MULTILINE)
+    calls = re.compile(r"`make ([a-z-]+)`|^\s*(?:command: )?make ([a-z-]+)$", re.MULTILINE)
     called = {name for path in callers for pair in calls.findall(path.read_text()) for name in pair if name}
     assert {"demo", "docs", "lint", "test"} <= called <= targets
 
@@ -168,40 +127,6 @@ def test_the_make_targets_that_others_call_exist():
 def test_every_link_within_the_project_leads_somewhere(page):
     targets = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
-
-
-def test_the_singularity_recipe_has_its_header_and_sections():
-    assert SINGULARITY.startswith("Bootstrap: docker\nFrom: python:3.11-slim-bookworm\n")
-    assert {"help", "labels", "files", "post", "environment", "runscript", "test"} == set(singularity_sections())
-
-
-def test_the_singularity_recipe_runs_the_program_with_all_arguments():
-    assert singularity_sections()["runscript"].strip() == 'exec /opt/bids_sr/bin/bids_sr "$@"'
-
-
-def test_the_singularity_recipe_copies_files_that_exist():
-    sources = [line.split()[0] for line in singularity_sections()["files"].splitlines() if line.strip()]
-    assert [name for name in sources if not (ROOT / name).exists()] == []
-
-
-@pytest.mark.parametrize("section", ["post", "runscript", "test"])
-def test_the_singularity_scripts_are_shell(section):
-    subprocess.run(["sh", "-n"], input=singularity_sections()[section], text=True, check=True)
-
-
-def test_the_dockerfile_copies_files_that_exist_and_that_its_context_holds():
-    copied = [
-        line.split()[1:-1] for line in DOCKERFILE.splitlines() if line.startswith("COPY ") and "--from" not in line
-    ]
-    held = set(re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
-    names = {name for line in copied for name in line}
-    assert names <= held
-    assert [name for name in names if not (ROOT / name).exists()] == []
-
-
-def test_the_dockerfile_ends_as_an_unprivileged_user_with_an_absolute_entry_point():
-    assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", DOCKERFILE, re.MULTILINE)
-    assert 'ENTRYPOINT ["/opt/bids_sr/bin/bids_sr"]' in DOCKERFILE
 
 
 def test_the_ci_script_is_shell_and_may_be_executed():

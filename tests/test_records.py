@@ -15,6 +15,7 @@ from bids_sr.records import (
     read_record,
     stage_warnings,
     trusts_registration,
+    undone_check,
     write_record,
 )
 
@@ -56,6 +57,7 @@ def test_a_complete_record_holds_what_was_found_and_leaves_out_what_was_not():
         ({"registration": {"agreement": 0.15, "rotation_degrees": 50.0, "translation_mm": 4.0}}, 1),
         ({"registration": {"agreement": 0.15, "rotation_degrees": 3.0, "translation_mm": 73.0}}, 1),
         ({"registration": {"agreement": 0.05, "rotation_degrees": 3.0, "translation_mm": 4.0}}, 1),
+        ({"registration": {"agreement": 0.15, "contrast": 0.4, "rotation_degrees": 3.0, "translation_mm": 4.0}}, 1),
         ({"mask": {"volume_ml": 1300.0}}, 0),
         ({"mask": {"volume_ml": 20.0}}, 1),
     ],
@@ -107,5 +109,30 @@ def test_a_t1w_that_was_there_and_not_used_is_warned_of(t1w, n_warnings):
 def test_a_registration_is_trusted_where_the_images_agree():
     assert trusts_registration({"agreement": 0.15})
     assert not trusts_registration({"agreement": 0.05})
+    assert trusts_registration({"agreement": 0.15, "contrast": -0.4})
+    assert not trusts_registration({"agreement": 0.15, "contrast": 0.4})
     assert not trusts_registration({"agreement": float("nan")})
     assert trusts_registration({})
+
+
+@pytest.mark.parametrize(
+    ("check", "words"),
+    [
+        ({"done": True, "level": "no", "sentence": "It did not help."}, "It did not help."),
+        (undone_check("Out of memory.", failed=True), "could not be done: Out of memory."),
+        (undone_check("The field of view is too small."), None),
+        ({"done": True, "level": "partly", "sentence": "In part."}, None),
+    ],
+)
+def test_a_self_check_that_speaks_against_the_result_or_broke_off_is_warned_of(check, words):
+    warnings = stage_warnings({"self_check": check})
+    assert len(warnings) == (words is not None)
+    assert all(words in warning for warning in warnings)
+
+
+@pytest.mark.parametrize(("part", "words"), [("departure", "departs from"), ("t1w_effect", "T1w image changed")])
+def test_a_guard_that_broke_off_is_warned_of(part, words):
+    (warning,) = stage_warnings({part: undone_check("Out of memory.", failed=True)})
+    assert words in warning
+    assert "Out of memory. The results do not depend on it." in warning
+    assert stage_warnings({part: {"done": True, "sentence": "All is well."}}) == []

@@ -92,6 +92,8 @@ def test_cgroup_1_path_of_the_host_seen_from_a_container(tmp_path):
         ({"SLURM_CPUS_PER_TASK": "4", "SLURM_CPUS_ON_NODE": "32", "SLURM_MEM_PER_NODE": "8192"}, 4, 8),
         ({"SLURM_CPUS_ON_NODE": "6", "SLURM_MEM_PER_CPU": "2048"}, 6, 12),
         ({"SLURM_CPUS_ON_NODE": "32", "SLURM_MEM_PER_NODE": "0"}, 8, 64),
+        ({"SLURM_CPUS_ON_NODE": "4", "SLURM_MEM_PER_GPU": "8192", "SLURM_GPUS_ON_NODE": "2"}, 4, 16),
+        ({"SLURM_MEM_PER_GPU": "8192"}, 8, 64),
         ({"NSLOTS": "2"}, 2, 64),
         ({"SLURM_CPUS_PER_TASK": "", "SLURM_MEM_PER_NODE": "x"}, 8, 64),
     ],

@@ -78,7 +78,8 @@ def methods_text(records: Sequence[Mapping[str, Any]]) -> str:
     done = [record for record in records if record.get("status") == "done"]
     if not done:
         return "# Methods\n\nNo series was finished, so there is nothing to describe."
-    parts = (_overview(done), _preprocessing(done), _super_resolution(done), _tensor(done))
+    about = (_overview, _preprocessing, _super_resolution, _tensor, _self_check, _guards)
+    parts = [write(done) for write in about]
     return "\n\n".join(["# Methods", *(part for part in parts if part)])
 
 
@@ -242,6 +243,34 @@ def _tensor(records: Sequence[Mapping[str, Any]]) -> str:
     if any(record.get("truth_table") for record in records):
         text += " The dataset carries a known truth; errors against it are given too."
     return text
+
+
+def _self_check(records: Sequence[Mapping[str, Any]]) -> str:
+    """How the restoration was tried on the scans themselves; nothing where it was not."""
+    checks = [check for record in records if (check := record.get("self_check") or {}).get("done")]
+    if not checks:
+        return ""
+    text = (
+        "To see whether super-resolution helps on the scans at hand, volumes of each were degraded by the scale asked "
+        "for, through a Gaussian point-spread function as wide at half its maximum as the larger voxels, restored onto "
+        "the acquired grid by the same model and by cubic B-splines [@unser], and compared with what was acquired."
+    )
+    helped = [sum(check.get("level") == level for check in checks) for level in ("yes", "partly", "no")]
+    words = ("it helped", "it helped in part", "it did not help")
+    counts = [f"{word} on {n}" for word, n in zip(words, helped, strict=True) if n]
+    return f"{text} Over the whole brain, of {len(checks)} series, {_join(counts)}."
+
+
+def _guards(records: Sequence[Mapping[str, Any]]) -> str:
+    """How the results were compared with what supports them; nothing where they were not."""
+    texts = {
+        "departure": "The restored series were sampled again with the acquired voxels, and the mean of each shell was "
+        "compared with the acquired one in units of its standard error by the noise, which was estimated from what a "
+        "smooth function of the gradient direction leaves of the acquired signals.",
+        "t1w_effect": "To see what the T1-weighted image changed, a part of the volumes was restored without it too.",
+    }
+    done = [part for part in texts if any((record.get(part) or {}).get("done") for record in records)]
+    return " ".join(texts[part] for part in done)
 
 
 def _grid_change(grids: Mapping[str, Mapping[str, Any]]) -> str:

@@ -169,6 +169,22 @@ def scan_series(config: Config) -> tuple[list[DwiSeries], list[InputError]]:
     return list(found.values()), problems
 
 
+def series_names(config: Config) -> list[str]:
+    """Stem of every series that the run asks for, whether or not its files can be used, or are here at all.
+
+    Raises
+    ------
+    InputError
+        Where the dataset, a subject or a session is not there, or there is no series at all.
+
+    """
+    description = read_description(config.bids_dir, required=config.validate)
+    subjects = _chosen_subjects(config)
+    layout = _layout(config.bids_dir, subjects, config.bids_database_dir)
+    images = _dwi_images(layout, config, subjects, description.get("DatasetType") == "derivative")
+    return list(dict.fromkeys(join_entities(_without_desc(image.entities)) for image in images))
+
+
 def parse_entities(path: Path) -> dict[str, str]:
     """Entities of a BIDS file name, in BIDS order."""
     pairs = (part.partition("-") for part in path.name.partition(".")[0].split("_"))

@@ -63,13 +63,17 @@ DESCRIPTIONS = {
     "brain": "Brain mask.",
     "preproc": "T1w image whose header places it in the world of the diffusion series; its voxels are unchanged.",
     "tensor": "Diffusion tensor maps before and after, summarized by tissue.",
+    "selfcheck": "The acquired scan degraded, restored and compared with itself, by tissue.",
+    "departure": "Where the restored series departs from the acquired one beyond the noise, on the acquired grid.",
+    "uncertainty": "How uncertain the restored series, FA and MD are: standard deviations.",
+    "t1weffect": "What the T1w image changed in the restored series, on the acquired grid.",
 }
 
 _DESCRIPTIONS_SIDECAR = '{"Description": "What the desc entity of file names stands for."}\n'
 
 # `figures` without a slash: with one, bids-validator-deno 3.0 refuses the folder itself. Gradient files because BIDS
-# allows them for raw series only.
-BIDSIGNORE = "*.html\nfigures\nlog\n*_stats.*\ngroup_*\n*.bval\n*.bvec\nCITATION.md\nCITATION.bib\n"
+# allows them for raw series only. Maps because their suffix is not in the standard yet (BEP016).
+BIDSIGNORE = "*.html\nfigures\nlog\n*_dwimap.*\n*_stats.*\ngroup_*\n*.bval\n*.bvec\nCITATION.md\nCITATION.bib\n"
 
 COLUMNS = {
     "map": "Tensor map: FA (fractional anisotropy), MD, AD or RD (mean, axial or radial diffusivity in mm2/s).",
@@ -83,6 +87,16 @@ COLUMNS = {
     "mae": "Mean absolute difference from the acquired map.",
     "correlation": "Pearson correlation with the acquired map.",
     "v1_angle": "Median angle between the principal directions of this and the acquired tensor, in degrees.",
+}
+
+SELF_CHECK_COLUMNS = {
+    "measure": "PSNR (dB) and SSIM: means over the weighted volumes checked, larger is closer. FA, MD: mean absolute "
+    "error, of MD in mm2/s. V1: median angle between principal directions in degrees where FA exceeds 0.3.",
+    "tissue": "Tissue class: WM, GM, CSF, or brain for the whole mask.",
+    "n_voxels": "Voxels of the acquired grid in this class.",
+    "cubic": "Of the degraded scan interpolated by cubic B-splines, against the acquired scan.",
+    "sr": "Of the degraded scan restored by the model, against the acquired scan.",
+    "closer": "Which of the two is closer to the acquired scan; equal where they agree to three digits.",
 }
 
 
@@ -313,7 +327,7 @@ def save_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[s
     text = io.StringIO()
     table = csv.writer(text, delimiter="\t", lineterminator="\n")
     table.writerow(present)
-    table.writerows([_cell(row.get(name)) for name in present] for row in rows)
+    table.writerows([table_cell(row.get(name)) for name in present] for row in rows)
     write_text(path, text.getvalue())
     write_json(path.with_suffix(".json"), {name: {"Description": columns[name]} for name in present})
 
@@ -405,8 +419,8 @@ def _form_codes(source: nib.Nifti1Header | None) -> tuple[int, int]:
     return qform or sform or 1, sform or qform or 1
 
 
-def _cell(value: Any) -> str:
-    """A value as a cell of a BIDS table."""
+def table_cell(value: Any) -> str:
+    """A value as a cell of a BIDS table: six digits; ``n/a`` for None and what is not finite."""
     if value is None or (isinstance(value, (float, np.floating)) and not np.isfinite(value)):
         return "n/a"
     return f"{value:.6g}" if isinstance(value, (float, np.floating)) else str(value)

@@ -19,7 +19,7 @@ from typing import Any
 
 from bids_sr import __version__
 from bids_sr.cli.arguments import OneLineParser
-from bids_sr.config import Config, check, options_from_toml, parse_memory, read_filters
+from bids_sr.config import ANALYSIS_LEVELS, Config, check, options_from_toml, parse_memory, read_filters
 from bids_sr.errors import BidsSrError, ConfigurationError, MissingPathError, PluginFileError, UnreadableFileError
 
 PROGRAM = "bids_sr"
@@ -28,8 +28,9 @@ EXIT_BUG, EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY = 1, 130, 137
 logger = logging.getLogger(__name__)
 
 _EPILOG = """\
-example:
+examples:
   bids_sr /data /out participant --participant-label 01 --output-resolution 1.25
+  bids_sr /data /out group
 
 Options may be written with - or _. Exit codes: 0 done, 1 a step failed, 2 bad arguments or bad input,
 130 interrupted, 137 out of memory."""
@@ -124,8 +125,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("bids_dir", metavar="BIDS_DIR", type=_path, help="BIDS dataset, raw or preprocessed (QSIPrep)")
     parser.add_argument("output_dir", metavar="OUTPUT_DIR", type=_path, help="folder for the results")
     parser.add_argument(
-        "analysis_levels", metavar="participant", nargs="+", type=_analysis_level, action=_Unique, help="analysis level"
-    )
+        "analysis_levels", metavar="{participant,group}", nargs="+", type=_analysis_level, action=_Unique,
+        help="participant restores the series; group gathers what is finished into one table and one page; both may be "
+        "given",
+    )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     _add_selection(parser.add_argument_group("what is processed"))
     _add_restoration(parser.add_argument_group("restoration"))
@@ -175,13 +178,24 @@ def _add_restoration(group: argparse._ArgumentGroup) -> None:
         **numbers,
         help="new voxels per acquired voxel instead, from 1 to 4: one number, or three",
     )
-    group.add_argument("--model", default="light", metavar="NAME", help="model, or path of a model card (%(default)s)")
+    group.add_argument(
+        "--model", default="default", metavar="NAME", help="model, or path of a model card (%(default)s)"
+    )
     group.add_argument(
         "--b0-threshold", type=float, default=50.0, metavar="B",
         help="largest b-value in s/mm2 that counts as b0 (%(default)g)",
     )  # fmt: skip
     group.add_argument("--no-t1w", dest="use_t1w", action="store_false", help="do not look for a T1w image")
     group.add_argument("--save-cubic", action="store_true", help="write the series interpolated by cubic B-splines too")
+    group.add_argument(
+        "--uncertainty", action="store_true",
+        help="write how uncertain the restored series, FA and MD are (standard deviations), if the model tells it",
+    )  # fmt: skip
+    group.add_argument(
+        "--no-self-check", dest="self_check", action="store_false",
+        help="do not degrade and restore the scan itself to see whether super-resolution helps on it, nor a part of it "
+        "without the T1w to see what that changes",
+    )  # fmt: skip
     group.add_argument("--random-seed", type=int, default=0, metavar="N", help="seed of random numbers (%(default)s)")
 
 
@@ -318,11 +332,9 @@ def _labels(prefix: str) -> Callable[[str], list[str]]:
 
 
 def _analysis_level(text: str) -> str:
-    """The only level there is."""
-    if text == "group":
-        raise argparse.ArgumentTypeError("the group level is not part of this version; run participant")
-    if text != "participant":
-        raise argparse.ArgumentTypeError(f"{text!r} is not an analysis level; run participant")
+    """One of the levels there are."""
+    if text not in ANALYSIS_LEVELS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an analysis level; there are {', '.join(ANALYSIS_LEVELS)}")
     return text
 
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 
 from bids_sr.bids.inputs import DwiSeries, scan_series
 from bids_sr.config import Config
+from bids_sr.degradation import low_resolution_grid
 from bids_sr.errors import InputError, NotFourDimensionalError, UnreadableImageError
+from bids_sr.evaluation import ablation
+from bids_sr.evaluation.self_check import MOST_WEIGHTED, N_B0, checked_scale
 from bids_sr.geometry import Grid, target_grid
 from bids_sr.inference.device import resolve_device
 from bids_sr.inference.memory import estimate
 from bids_sr.inference.upsampler import check_scale
-from bids_sr.models.registry import ModelCard, read_trained_card
+from bids_sr.models.registry import ModelCard
+from bids_sr.workflows.plan import SeriesPlan, card_of_run
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class Row:
     mask: str
     acquired: str
     asked: str
+    self_check: str
     time: str
     memory: str
 
@@ -40,7 +47,7 @@ def run(config: Config) -> int:
         0, or 2 where a series cannot run.
     """
     resolve_device(config.device)
-    card = read_trained_card(config.model)
+    card = card_of_run(config)
     series, problems = scan_series(config)
     rows = []
     for one in series:
@@ -50,7 +57,8 @@ def run(config: Config) -> int:
             problems.append(error)
     print(format_table(rows))
     print(
-        f"Model {card.name}; processors: {config.nprocs}, memory: {config.memory_gb:.1f} GB. No GPU is reckoned with."
+        f"Model {card.name}; processors: {config.nprocs}, memory: {config.memory_gb:.1f} GB. No GPU is reckoned with. "
+        "Times are those of the model, the self-check and the restoration without the T1w included."
     )
     for problem in problems:
         print(f"cannot run: {problem}")
@@ -65,11 +73,16 @@ def row_of(series: DwiSeries, config: Config, card: ModelCard) -> Row:
     InputError
         Where its image cannot be read or the grid asked for cannot be made.
     """
-    image = _open(series)
+    image = _open(series.dwi)
+    if image.ndim != 4:
+        raise NotFourDimensionalError(dwi=series.dwi, shape=image.shape)
     source = Grid.of(image)
     target = target_grid(source, config.output_resolution, config.scale, series.dwi.name)
     check_scale(source, target, card, series.dwi.name)
-    need = estimate(source.shape, image.shape[3], target.shape, card, config.omp_nthreads)
+    t1w_shape = (0, 0, 0) if series.t1w is None else Grid.of(_open(series.t1w)).shape
+    # What the run's own plan knows but for the checksum of all inputs, which takes time and is not needed.
+    plan = SeriesPlan(series, config, card, "cpu", source, target, image.shape[3], t1w_shape, None, "")
+    memory = max(plan.restore_gb(card.name), plan.self_check_gb if plan.checks_itself else 0)
     return Row(
         series=series.label,
         volumes=str(image.shape[3]),
@@ -77,9 +90,24 @@ def row_of(series: DwiSeries, config: Config, card: ModelCard) -> Row:
         mask="given" if series.mask else "made",
         acquired=_grid_text(source),
         asked=_grid_text(target),
-        time=_duration(need.seconds),
-        memory=f"{need.peak_gb:.1f} GB",
+        self_check="yes" if plan.checks_itself else "cannot be done" if config.self_check else "no",
+        time=_duration(seconds(plan)),
+        memory=f"{memory:.1f} GB",
     )
+
+
+def seconds(plan: SeriesPlan) -> float:
+    """How long the model takes for a series, on processors: for the result, and for the checks of it."""
+    threads = plan.config.omp_nthreads
+    taken = estimate(plan.source.shape, plan.n_volumes, plan.target.shape, plan.card, threads).seconds
+    if plan.checks_itself:
+        low = low_resolution_grid(plan.source, np.array(checked_scale(plan.source, plan.target)))
+        n_checked = min(plan.n_volumes, N_B0 + MOST_WEIGHTED)
+        taken += estimate(low.shape, n_checked, plan.source.shape, plan.card, threads).seconds
+    if plan.tests_t1w:
+        n_again = min(max(2, plan.n_volumes // ablation.ONE_IN), 1 + ablation.MOST_WEIGHTED)
+        taken += estimate(plan.source.shape, n_again, plan.target.shape, plan.card, threads).seconds
+    return taken
 
 
 def _t1w_text(series: DwiSeries, card: ModelCard) -> str:
@@ -92,22 +120,20 @@ def _t1w_text(series: DwiSeries, card: ModelCard) -> str:
 def format_table(rows: Sequence[Row]) -> str:
     """Rows under their headings, columns aligned."""
     names = [item.name for item in fields(Row)]
-    lines = [names, *([getattr(row, name) for name in names] for row in rows)]
+    headings = [name.replace("_", "-") for name in names]
+    lines = [headings, *([getattr(row, name) for name in names] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(names))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
 
 
-def _open(series: DwiSeries) -> nib.Nifti1Image:
-    """The image of a series, its header read."""
+def _open(file: Path) -> nib.Nifti1Image:
+    """An image, its header read."""
     try:
-        image = nib.Nifti1Image.from_filename(series.dwi)
+        return nib.Nifti1Image.from_filename(file)
     except (OSError, EOFError, nib.filebasedimages.ImageFileError) as error:
-        raise UnreadableImageError(path=series.dwi, reason=" ".join(str(error).split())) from error
-    if image.ndim != 4:
-        raise NotFourDimensionalError(dwi=series.dwi, shape=image.shape)
-    return image
+        raise UnreadableImageError(path=file, reason=" ".join(str(error).split())) from error
 
 
 def _grid_text(grid: Grid) -> str:

@@ -23,7 +23,8 @@ from bids_sr.resources import available_cpus
 if TYPE_CHECKING:
     from bids_sr.bids.inputs import DwiSeries
     from bids_sr.degradation import Profile
-    from bids_sr.evaluation.benchmark import Degraded, Float, Reference
+    from bids_sr.dwi.t1w import T1wImage
+    from bids_sr.evaluation.benchmark import Degraded, Reference
     from bids_sr.evaluation.tables import Result
     from bids_sr.models.registry import ModelCard
 
@@ -77,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--b0-threshold", type=_not_negative, default=50.0, metavar="B",
         help="largest b-value in s/mm2 that counts as b0 (default: 50)",
     )  # fmt: skip
+    parser.add_argument("--no-t1w", action="store_true", help="restore without T1w images, also where there are some")
     parser.add_argument("--device", default="auto", metavar="{auto,cpu,cuda,cuda:N}", help="where the models run")
     parser.add_argument(
         "--threads", type=_positive, default=available_cpus(), metavar="N",
@@ -275,7 +277,7 @@ def _resolve(options: argparse.Namespace) -> _Evaluation:
     config = Config(
         options.bids_dir.resolve(), options.output_dir.resolve(), scratch, participants=labels, scale=(1.0, 1.0, 1.0),
         device=options.device, b0_threshold=options.b0_threshold,
-        use_t1w=any(contender.card.uses_t1w for contender in contenders),
+        use_t1w=not options.no_t1w and any(contender.card.uses_t1w for contender in contenders),
     )  # fmt: skip
     check(config)
     device = str(resolve_device(options.device))
@@ -314,12 +316,17 @@ def _profiles(names: Sequence[str]) -> tuple[Profile, Profile, Profile]:
 def _jobs(evaluation: _Evaluation) -> list[_Job]:
     """Every restoration that is asked for, one series after the other."""
     return [
-        _job((i, j, n), series, scale, contender, contents[contender.card.uses_t1w], evaluation)
+        _job((i, j, n), series, scale, contender, contents[_takes_t1w(series, contender)], evaluation)
         for n, series in enumerate(evaluation.series)
         for contents in [_contents(series)]
         for i, scale in enumerate(evaluation.scales)
         for j, contender in enumerate(evaluation.contenders)
     ]
+
+
+def _takes_t1w(series: DwiSeries, contender: _Contender) -> bool:
+    """Whether a model may be given the T1w of a series."""
+    return contender.card.uses_t1w and series.t1w is not None
 
 
 def _contents(series: DwiSeries) -> dict[bool, str]:
@@ -373,7 +380,7 @@ def _restore_all(jobs: Sequence[_Job], evaluation: _Evaluation, exit_codes: list
                 with _going_on(exit_codes), _scratch(options.output_dir) as folder:
                     degraded = degrade_reference(reference, scale, evaluation.profiles, options.noise)
                     uses_t1w = any(job.contender.card.uses_t1w for job in members)
-                    t1w = _t1w(series, reference, degraded) if uses_t1w else None
+                    t1w = _t1w(series, reference, degraded) if uses_t1w and not options.no_t1w else None
                     with _writing(options.output_dir):
                         hand_over(degraded, t1w, folder)
                     for job in members:
@@ -381,14 +388,14 @@ def _restore_all(jobs: Sequence[_Job], evaluation: _Evaluation, exit_codes: list
                             yield job, _restore(job, reference, degraded, t1w is not None, folder, evaluation)
 
 
-def _t1w(series: DwiSeries, reference: Reference, degraded: Degraded) -> Float | None:
-    """The T1w on the degraded grid; where none fits, none, and a line that tells."""
+def _t1w(series: DwiSeries, reference: Reference, degraded: Degraded) -> T1wImage | None:
+    """The T1w in the world of the degraded series; where none fits, none, and a line that tells."""
     from bids_sr.evaluation.reading import read_t1w
 
-    channel, reason = read_t1w(series, degraded, reference)
-    if channel is None:
+    image, reason = read_t1w(series, degraded, reference)
+    if image is None:
         print(f"{series.label}: restored without a T1w: {reason}", file=sys.stderr, flush=True)
-    return channel
+    return image
 
 
 @contextmanager

@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_pack(steps)
     _add_simulate(steps)
     _add_fit(steps)
+    _add_uncertainty(steps)
     return parser
 
 
@@ -108,6 +109,23 @@ def _add_fit(steps: Any) -> None:
     )
 
 
+def _add_uncertainty(steps: Any) -> None:
+    """The step `uncertainty`."""
+    step = steps.add_parser(
+        "uncertainty", help="add to a trained model the layer that tells how uncertain it is (bids_sr --uncertainty)"
+    )
+    step.add_argument("pack", type=Path, nargs="+", help="packs of acquired scans to fit the layer to")
+    step.add_argument(
+        "--validation", type=Path, nargs="+", required=True, metavar="PACK",
+        help="packs of other subjects, on which the deviations are scaled to cover 90 %%",
+    )  # fmt: skip
+    step.add_argument("--model", required=True, help="name or card of the model")
+    step.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for weights and card")
+    step.add_argument("--name", type=_name, help="name of the model (default: that of --model)")
+    step.add_argument("--seed", type=_whole, default=0, metavar="S", help="of the patches (default: 0)")
+    step.add_argument("--threads", type=_count, metavar="N", help="processor threads (default: all)")
+
+
 def _count(text: str) -> int:
     """A positive number."""
     if not text.isdecimal() or int(text) < 1:
@@ -131,7 +149,7 @@ def _name(text: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `bids-sr-train` and return its exit code: 0 done, 2 bad arguments or data, 130 interrupted."""
-    steps = {"pack": pack_datasets, "simulate": simulate_pack, "fit": fit_model}
+    steps = {"pack": pack_datasets, "simulate": simulate_pack, "fit": fit_model, "uncertainty": add_uncertainty}
     try:
         options = build_parser().parse_args(argv)
         steps[options.step](options)
@@ -201,8 +219,9 @@ def fit_model(options: argparse.Namespace) -> None:
     scans = [scan for file in options.pack for scan in load_pack(file)]
     validation = [scan for file in options.validation for scan in load_pack(file)]
     _check_subjects(scans, validation)
-    if "t1w" in settings.inputs and all(scan.t1w is None for scan in scans):
-        print("bids-sr-train: warning: no scan has a T1w; the model will not learn to use one", file=sys.stderr)
+    warning = _t1w_warning(settings, scans)
+    if warning:
+        print(f"bids-sr-train: warning: {warning}", file=sys.stderr)
     hardware = Hardware(
         options.device, options.devices, options.nodes, options.strategy,
         options.threads or max(1, available_cpus() // options.devices), options.workers,
@@ -212,6 +231,39 @@ def fit_model(options: argparse.Namespace) -> None:
         scans, validation, settings, options.name or preset_file(options.preset).stem, options.output, hardware,
         resume=options.resume, initial=_initial(options.init_from),
     )  # fmt: skip
+
+
+def add_uncertainty(options: argparse.Namespace) -> None:
+    """Fit the layer that tells the uncertainty, and write the model with it."""
+    import dataclasses
+
+    import torch
+
+    from bids_sr.models.csr_dmri import CsrDmri
+    from bids_sr.models.registry import load_model, save_model
+    from bids_sr.training.packing import load_pack
+    from bids_sr.training.spread import SpreadSettings, fit_spread
+
+    torch.set_num_threads(options.threads or available_cpus())
+    model, card = load_model(options.model, torch.device("cpu"))
+    if not isinstance(model, CsrDmri):
+        raise TrainingDataError(where=f"--model {options.model}", problem="is not a CSR-dMRI network")
+    scans = [scan for file in options.pack for scan in load_pack(file)]
+    validation = [scan for file in options.validation for scan in load_pack(file)]
+    _check_subjects(scans, validation)
+    uncertain, told = fit_spread(model, card, scans, validation, SpreadSettings(seed=options.seed))
+    save_model(uncertain, dataclasses.replace(told, name=options.name or card.name), options.output)
+    for scan, share in told.uncertainty["coverage"].items():
+        print(f"{scan}: {100 * share:.1f} % of the acquired intensities lie in the 90 % intervals")
+
+
+def _t1w_warning(settings: TrainingSettings, scans: Sequence[PackedScan]) -> str:
+    """What a model that uses the T1w will not learn where no scan has one; empty where there is nothing to say."""
+    if not (settings.signal.guided or "t1w" in settings.inputs) or any(scan.t1w is not None for scan in scans):
+        return ""
+    if settings.signal.guided and settings.patches.guide.made > 0:
+        return "no scan has a T1w; the model will learn to use one from pictures made of the scans alone"
+    return "no scan has a T1w; the model will not learn to use one"
 
 
 def _settings(options: argparse.Namespace) -> TrainingSettings:

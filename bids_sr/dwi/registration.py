@@ -62,6 +62,9 @@ class Registration:
     agreement : float
         What the images share, 0 (nothing) to 1 (one predicts the other): the symmetric uncertainty
         2 I(A;B) / (H(A) + H(B)), which does not depend on the units of the images.
+    contrast : float
+        Rank correlation of both images, -1 to 1. Fluid is bright in a b0 and dark in a T1w, so that of a T1w is
+        negative; it is positive for a T2w, or a T1w whose contrast is inverted.
     rotation_degrees : float
         Angle of the motion.
     translation_mm : float
@@ -73,6 +76,7 @@ class Registration:
     matrix: NDArray[np.float64]
     mutual_information: float
     agreement: float
+    contrast: float
     rotation_degrees: float
     translation_mm: float
     start: str
@@ -343,7 +347,17 @@ def _describe(motion: NDArray[np.float64], problem: _Problem, start: str) -> Reg
         matrix=np.asarray(np.linalg.inv(motion), dtype=np.float64),
         mutual_information=shared,
         agreement=float(np.clip(2 * shared / max(first + second, 1e-12), 0, 1)),
+        contrast=_rank_correlation(joint),
         rotation_degrees=float(np.degrees(Rotation.from_matrix(motion[:3, :3]).magnitude())),
         translation_mm=float(np.linalg.norm(motion[:3, :3] @ centre + motion[:3, 3] - centre)),
         start=start,
     )
+
+
+def _rank_correlation(joint: NDArray[np.float64]) -> float:
+    """Spearman's correlation of two images from the joint distribution of their bins; 0 where one is constant."""
+    shares = joint.sum(axis=1), joint.sum(axis=0)
+    ranks = [np.cumsum(share) - share / 2 - share.sum() / 2 for share in shares]
+    covariance = float(ranks[0] @ joint @ ranks[1])
+    variances = [float(share @ rank**2) for share, rank in zip(shares, ranks, strict=True)]
+    return covariance / max(float(np.sqrt(variances[0] * variances[1])), 1e-12)

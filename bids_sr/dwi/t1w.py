@@ -1,5 +1,7 @@
 """The T1w as a model sees it: on the voxels of a diffusion series, through their point-spread function, scaled."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -17,6 +19,76 @@ PERCENTILES = (0.5, 99.5)
 LARGEST = 1.5
 #: Acquired voxels kept around the brain: the point-spread function reaches 1.7 voxels.
 MARGIN = 2
+
+
+@dataclass(frozen=True)
+class T1wImage:
+    """A T1w in the world of a diffusion series, at its own resolution.
+
+    Attributes
+    ----------
+    voxels : array or array proxy, (X, Y, Z)
+        Any unit; voxels that are not finite count as 0.
+    grid : Grid
+        Its axes may be oblique to those of the series.
+    """
+
+    voxels: Series
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class T1wGuide:
+    """A T1w as it guides a model at its own resolution, scaled like `t1w_channel`.
+
+    Attributes
+    ----------
+    parts : ndarray, (8, x, y, z), float32
+        Through voxels of half the acquired size, two along each axis of an acquired voxel, see `by_parts`.
+    target : ndarray, (X, Y, Z), float32
+        Through the voxels of the target grid.
+    """
+
+    parts: Float
+    target: Float
+
+
+def t1w_guide(
+    t1w: T1wImage, source: Grid, mask: NDArray[np.bool_], target: Grid, target_mask: NDArray[np.bool_]
+) -> T1wGuide | None:
+    """What guides the restoration of a series.
+
+    Parameters
+    ----------
+    t1w : T1wImage
+    source, target : Grid
+        The acquired grid, and the one that is asked for.
+    mask, target_mask : ndarray of bool
+        The brain on each of them.
+
+    Returns
+    -------
+    guide : T1wGuide or None
+        None where the T1w shows nothing in the brain.
+    """
+    n_x, n_y, n_z = source.shape
+    halves = source.resized((2 * n_x, 2 * n_y, 2 * n_z))
+    parts = by_parts(t1w_channel(t1w.voxels, t1w.grid, halves, mask.repeat(2, 0).repeat(2, 1).repeat(2, 2)))
+    on_target = t1w_channel(t1w.voxels, t1w.grid, target, target_mask)
+    return T1wGuide(parts, on_target) if parts.any() and on_target.any() else None
+
+
+def by_parts(fine: Float) -> Float:
+    """A volume of half the voxel size, (2x, 2y, 2z), as the parts of each voxel.
+
+    Returns
+    -------
+    parts : ndarray, (8, x, y, z)
+        Part (i, j, k) of 0 and 1 along each axis, the last fastest.
+    """
+    n_x, n_y, n_z = (n // 2 for n in fine.shape)
+    parts = fine.reshape(n_x, 2, n_y, 2, n_z, 2).transpose(1, 3, 5, 0, 2, 4)
+    return np.ascontiguousarray(parts.reshape(8, n_x, n_y, n_z))
 
 
 def t1w_channel(t1w: Series, t1w_grid: Grid, grid: Grid, mask: NDArray[np.bool_]) -> Float:
@@ -53,7 +125,7 @@ def t1w_channel(t1w: Series, t1w_grid: Grid, grid: Grid, mask: NDArray[np.bool_]
     part = mask[box]
     shape = (part.shape[0], part.shape[1], part.shape[2])
     coarse = grid.cropped(low, shape)
-    seen = _with_larger_voxels(refined_t1w(t1w, t1w_grid, coarse, part), refinement(grid))
+    seen = with_larger_voxels(refined_t1w(t1w, t1w_grid, coarse, part), refinement(grid))
     channel[box] = np.where(part & _within(t1w_grid, coarse), seen, 0)
     return channel
 
@@ -164,8 +236,19 @@ def _within(t1w_grid: Grid, grid: Grid) -> NDArray[np.bool_]:
     return inside
 
 
-def _with_larger_voxels(fine: Float, factors: tuple[int, int, int]) -> Float:
-    """What voxels `factors` times as wide see, through a Gaussian as wide as they are, less that of the fine voxels."""
+def with_larger_voxels(fine: Float, factors: tuple[int, int, int]) -> Float:
+    """What voxels `factors` times as wide see, through a Gaussian as wide as they are, less that of the fine voxels.
+
+    Parameters
+    ----------
+    fine : ndarray, (x * k0, y * k1, z * k2)
+    factors : tuple of int, (3,)
+        k.
+
+    Returns
+    -------
+    seen : ndarray, (x, y, z), float32
+    """
     matrices = [
         gaussian_sampling(n, (np.arange(n // factor) + 0.5) * factor - 0.5, float(np.sqrt(factor**2 - 1)))
         for n, factor in zip(fine.shape, factors, strict=True)

@@ -92,7 +92,7 @@ def fit_tensor(
     volumes = volumes_for_tensor(gradients, b0_threshold)
     used = gradients.subset(volumes)
     signals = masked_signals(data, volumes, mask)
-    floor = SIGNAL_FLOOR * _typical_signal(signals[:, is_b0(used.bvals, b0_threshold)])
+    floor = signal_floor(signals[:, is_b0(used.bvals, b0_threshold)])
     if floor == 0:
         return _as_maps(np.zeros((len(signals), 7), dtype=np.float32), mask)
     fit = _fitter(used, b0_threshold, method, floor)
@@ -115,10 +115,10 @@ def masked_signals(data: Series, volumes: NDArray[np.integer], mask: NDArray[np.
     return np.nan_to_num(signals, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _typical_signal(b0_signals: NDArray[np.float32]) -> float:
-    """Median of the positive b0 signals, 0 where there are none."""
+def signal_floor(b0_signals: NDArray[np.float32]) -> float:
+    """What signals are raised to: `SIGNAL_FLOOR` of the median of the positive b0 signals; 0 where there are none."""
     positive = b0_signals[b0_signals > 0]
-    return float(np.median(positive)) if positive.size else 0.0
+    return SIGNAL_FLOOR * float(np.median(positive)) if positive.size else 0.0
 
 
 def _fitter(
@@ -156,6 +156,44 @@ def _weighted_least_squares(
     """
     from dipy.reconst.dti import eig_from_lo_tri
 
+    system = weighted_system(design, signals)
+    right = (system.weights * system.logs) @ system.scaled
+    solution = _solve(system.normal, right) / system.units
+    return eig_from_lo_tri(solution, min_diffusivity=1e-6 / -design.min()), None
+
+
+@dataclass(frozen=True)
+class WeightedSystem:
+    """The weighted least squares of voxels: normal @ (tensor * units) = (weights * logs) @ scaled.
+
+    Attributes
+    ----------
+    scaled : ndarray, (n, 7)
+        The design matrix with columns of at most 1.
+    units : ndarray, (7,)
+        What its columns were divided by.
+    logs, weights : ndarray, (voxels, n)
+    normal : ndarray, (voxels, 7, 7)
+    """
+
+    scaled: NDArray[np.float64]
+    units: NDArray[np.float64]
+    logs: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    normal: NDArray[np.float64]
+
+
+def weighted_system(design: NDArray[np.float64], signals: NDArray[np.floating[Any]]) -> WeightedSystem:
+    """Weights from an ordinary fit, and the normal equations.
+
+    Parameters
+    ----------
+    design : ndarray, (n, 7)
+        DIPY's: six elements of the tensor (lower triangle, row by row), and the logarithm of the signal without
+        diffusion weighting.
+    signals : ndarray, (voxels, n)
+        All positive.
+    """
     # b-values in the hundreds beside the column of ones would square into a bad condition number.
     units = np.abs(design).max(axis=0)
     scaled = design / units
@@ -164,9 +202,7 @@ def _weighted_least_squares(
     weights = np.exp(2 * (predicted - predicted.max(axis=1, keepdims=True)))
     products = (scaled[:, :, None] * scaled[:, None, :]).reshape(len(scaled), -1)
     normal = (weights @ products).reshape(-1, scaled.shape[1], scaled.shape[1])
-    right = (weights * logs) @ scaled
-    solution = _solve(normal, right) / units
-    return eig_from_lo_tri(solution, min_diffusivity=1e-6 / -design.min()), None
+    return WeightedSystem(scaled, units, logs, weights, normal)
 
 
 def _solve(normal: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:

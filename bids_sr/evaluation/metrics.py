@@ -26,20 +26,27 @@ def ssim(truth: NDArray[np.floating], restored: NDArray[np.floating], mask: NDAr
     The dynamic range is the range of the truth inside the mask. Where the mask's surroundings are thinner than the
     window there is none: not a number.
     """
+    return float(similarity_map(truth, restored, mask)[mask].mean())
+
+
+def similarity_map(
+    truth: NDArray[np.floating], restored: NDArray[np.floating], mask: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """What `ssim` averages, (x, y, z); known in the mask and near it, not a number elsewhere."""
     from skimage.metrics import structural_similarity
 
+    similarity = np.full(truth.shape, np.nan)
     inside = truth[mask]
     box = tuple(slice(max(0, low - 4), high + 5) for low, high in zip(*_bounds(mask), strict=True))
-    if min(truth[box].shape) < WINDOW:
-        return float("nan")
-    _, similarity = structural_similarity(
-        truth[box].astype(np.float64),
-        restored[box].astype(np.float64),
-        win_size=WINDOW,
-        data_range=float(inside.max() - inside.min()),
-        full=True,
-    )
-    return float(similarity[mask[box]].mean())
+    if min(truth[box].shape) >= WINDOW:
+        _, similarity[box] = structural_similarity(
+            truth[box].astype(np.float64),
+            restored[box].astype(np.float64),
+            win_size=WINDOW,
+            data_range=float(inside.max() - inside.min()),
+            full=True,
+        )
+    return similarity
 
 
 def _bounds(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

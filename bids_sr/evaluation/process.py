@@ -20,6 +20,7 @@ from bids_sr.geometry import Grid
 if TYPE_CHECKING:
     import torch
 
+    from bids_sr.dwi.t1w import T1wImage
     from bids_sr.evaluation.benchmark import Degraded
 
 Float = NDArray[np.float32]
@@ -27,7 +28,8 @@ Volumes = Iterator[Float]
 #: Passes volumes on and shows how many are done: (volumes, how many there are).
 Progress = Callable[[Iterable[Float], int], Volumes]
 
-_DATA, _MASK, _T1W, _RESTORED = "data.npy", "mask.npy", "t1w.npy", "restored.f32"
+_DATA, _MASK, _RESTORED = "data.npy", "mask.npy", "restored.f32"
+_T1W, _T1W_AFFINE = "t1w.npy", "t1w_affine.npy"
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,14 @@ class Cost:
     gpu_gb: float
 
 
-def hand_over(degraded: Degraded, t1w: Float | None, folder: Path) -> None:
-    """Write what the processes read: the degraded series, its mask and, if there is one, the T1w on its grid.
+def hand_over(degraded: Degraded, t1w: T1wImage | None, folder: Path) -> None:
+    """Write what the processes read: the degraded series, its mask and, if there is one, the T1w.
 
     Parameters
     ----------
     degraded : Degraded
-    t1w : ndarray, (x, y, z), or None
-        As `bids_sr.dwi.t1w.t1w_channel` gives it.
+    t1w : T1wImage or None
+        In the world of the series.
     folder : Path
         Without files of another series.
     """
@@ -94,7 +96,8 @@ def hand_over(degraded: Degraded, t1w: Float | None, folder: Path) -> None:
     np.save(folder / _DATA, np.moveaxis(degraded.data, -1, 0))
     np.save(folder / _MASK, degraded.mask)
     if t1w is not None:
-        np.save(folder / _T1W, t1w)
+        np.save(folder / _T1W, np.asarray(t1w.voxels))
+        np.save(folder / _T1W_AFFINE, t1w.grid.affine)
 
 
 def restore_apart(order: Order, folder: Path, progress: Progress, label: str) -> tuple[Float, Cost]:
@@ -153,23 +156,36 @@ def _restore(order: Order, folder: Path, progress: Progress) -> Cost:
 
 def _volumes(order: Order, folder: Path, device: torch.device) -> Volumes:
     """The restored volumes, one after the other."""
+    from bids_sr.dwi.t1w import t1w_channel
     from bids_sr.inference.upsampler import restore_volumes
     from bids_sr.models.registry import load_model
 
     model, card = load_model(order.model, device)
-    t1w = folder / _T1W
+    mask = np.load(folder / _MASK)
+    t1w = _t1w(folder) if card.uses_t1w else None
     return restore_volumes(
         np.moveaxis(np.load(folder / _DATA, mmap_mode="r"), 0, -1),
         order.bvals,
         order.source,
         order.target,
-        np.load(folder / _MASK),
+        mask,
         model,
         signal=card.signal,
         b0_threshold=order.b0_threshold,
         device=device,
-        t1w=np.load(t1w) if t1w.exists() else None,
+        t1w=None if t1w is None else t1w_channel(t1w.voxels, t1w.grid, order.source, mask),
+        guide=t1w,
     )
+
+
+def _t1w(folder: Path) -> T1wImage | None:
+    """The T1w that was handed over, if there was one."""
+    from bids_sr.dwi.t1w import T1wImage
+
+    if not (folder / _T1W).exists():
+        return None
+    voxels = np.load(folder / _T1W)
+    return T1wImage(voxels, Grid(voxels.shape, np.load(folder / _T1W_AFFINE)))
 
 
 def peak_memory_gb(status: Path = Path("/proc/self/status")) -> float:

@@ -135,12 +135,15 @@ class Group:
         Whether the model was made for the scale.
     subjects : mapping of str to mapping
         Subject to its figures, which are means over its series.
+    with_t1w : tuple of str
+        Subjects whose T1w the model was given, with each of their series.
     """
 
     scale: str
     model: str
     within_range: bool
     subjects: Mapping[str, Mapping[str, float]]
+    with_t1w: tuple[str, ...] = ()
 
     def mean(self, figure: str) -> float:
         """Mean over the subjects."""
@@ -188,17 +191,24 @@ def subject_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     for (scale, model), members in _grouped(results).items():
         about = {key: value for key, value in members[0].conditions.items() if key != "true_scale"}
         for subject, figures in _subject_means(members).items():
-            n_series = sum(member.subject == subject for member in members)
-            rows.append({"subject": subject, **about, "scale": scale, "model": model, "n_series": n_series, **figures})
+            given = [member.t1w for member in members if member.subject == subject]
+            counts = {"n_series": len(given), "n_t1w": sum(given)}
+            rows.append({"subject": subject, **about, "scale": scale, "model": model, **counts, **figures})
     return rows
 
 
 def groups(results: Sequence[Result]) -> list[Group]:
     """The subjects' figures of every scale and model, in the order in which they first appear."""
     return [
-        Group(scale, model, all(member.within_range for member in members), _subject_means(members))
+        Group(scale, model, all(member.within_range for member in members), _subject_means(members), _given(members))
         for (scale, model), members in _grouped(results).items()
     ]
+
+
+def _given(results: Sequence[Result]) -> tuple[str, ...]:
+    """Subjects of whom every series was restored with the T1w."""
+    without = {result.subject for result in results if not result.t1w}
+    return tuple(dict.fromkeys(result.subject for result in results if result.subject not in without))
 
 
 def _grouped(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
@@ -270,12 +280,13 @@ def summary(results: Sequence[Result], introduction: str) -> str:
 
 def _markdown(found: Sequence[Group], columns: Sequence[tuple[str, str, float, int]]) -> str:
     """A table with a row for each scale and model."""
-    heading = ["scale", "model", "subjects", *(column[0] for column in columns)]
+    heading = ["scale", "model", "subjects", "with T1w", *(column[0] for column in columns)]
     rows = [
         [
             group.scale + ("" if group.within_range else "\\*"),
             group.model,
             str(len(group.subjects)),
+            str(len(group.with_t1w)),
             *(mean_and_spread(f * group.mean(name), f * group.spread(name), digits) for _, name, f, digits in columns),
         ]
         for group in found
@@ -302,6 +313,7 @@ Values are means over the subjects ± their standard deviation. A subject's valu
 value of a signal figure is the mean over its diffusion-weighted volumes. All figures but the two marked "whole" are
 measured inside the brain mask of the acquired scan.
 
+- with T1w: of how many of the subjects the model was given the T1w, with each series; subjects.csv tells of which.
 - PSNR: 10 log10(R² / MSE) of a volume, R being the range of the acquired volume in the mask; PSNR b0: of the b0s.
 - SSIM: scikit-image's, window 7³, dynamic range R, averaged over the mask.
 - NRMSE: root of the mean squared error over the root mean square of the acquired volume.

@@ -58,6 +58,10 @@ def estimate(source_shape: Shape, n_volumes: int, target_shape: Shape, card: Mod
     # Acquired grid: shell means, a volume, channels. Target grid: result and interpolation steps (float32), and the
     # restored points with their voxel indices (int64) and coordinates (float64, float32).
     arrays = acquired * 4 * 16 + wanted * 4 * 4 + queries * (24 + 24 + 12 + 4)
+    if card.guided:
+        # The T1w's parts of the acquired voxels, being made and cropped; the T1w on the target grid, padded, while it
+        # is smoothed and masked; the restored voxels' places in it (int64).
+        arrays += acquired * 4 * 8 * 3 + wanted * 4 * 4 + queries * 8
     seconds = n_volumes * (work.operations / (RATE_PER_THREAD * threads) + wanted * 3e-7)
     return Estimate(PROGRAM_GB + (arrays + work.values * 4) / 1024**3, seconds)
 
@@ -79,7 +83,8 @@ def _work(box: Shape, cell: tuple[float, float, float], queries: float, card: Mo
     if isinstance(model, GridNetwork):
         work = _grid_work(model, box, cell, len(card.inputs))
         return Work(work.operations + queries * INTERPOLATION, work.values)
-    operations = encoded * _multiply_adds(model.encoder) + queries * _multiply_adds(model.decoder)
+    per_query = _multiply_adds(model.decoder) + (_multiply_adds(model.filter) if model.filter is not None else 0)
+    operations = encoded * _multiply_adds(model.encoder) + queries * per_query
     return Work(operations, encoded * model.live)
 
 

@@ -1,7 +1,9 @@
 """A scan on a finer grid: each volume is encoded once on the brain's box, then asked for voxels inside the brain."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,9 +13,10 @@ from torch import Tensor
 
 from bids_sr.dwi.b0 import Series
 from bids_sr.dwi.normalization import Sources, input_channels, make_normalization, shell_context
+from bids_sr.dwi.t1w import T1wImage, t1w_guide
 from bids_sr.errors import ScaleTooLargeError
 from bids_sr.geometry import Grid, cell_in, points_in, sizes_text
-from bids_sr.models.base import Lattice, RestorationModel, Signal
+from bids_sr.models.base import SUBPOSITIONS, Encoded, GuidedModel, Lattice, RestorationModel, Signal, UncertainModel
 from bids_sr.models.interpolation import cubic_on_grid
 from bids_sr.models.registry import ModelCard
 
@@ -48,6 +51,33 @@ class RestorationPlan:
     points: Tensor
     cell: Tensor
     lattice: Lattice
+
+
+class Stencils:
+    """What a T1w tells at the voxels that are restored: its values there and at their neighbours, gathered on demand.
+
+    Parameters
+    ----------
+    t1w : ndarray, (X, Y, Z)
+        On the target grid; beyond it, it counts as 0.
+    voxels : ndarray of bool, (X, Y, Z)
+        Those that are restored.
+    device : torch.device
+    """
+
+    def __init__(self, t1w: NDArray[np.float32], voxels: NDArray[np.bool_], device: torch.device) -> None:
+        padded = np.pad(t1w, 1)
+        self._values = torch.from_numpy(padded.ravel()).to(device)
+        self._centres = torch.from_numpy(np.flatnonzero(np.pad(voxels, 1)))
+        steps = np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
+        neighbours = (np.indices((3, 3, 3)).reshape(3, -1).T - 1) @ steps
+        self._neighbours = torch.from_numpy(neighbours).to(device)
+
+    def chunks(self, size: int) -> Iterator[Tensor]:
+        """Guides, (size, GUIDE_CHANNELS), of the voxels in the order of `np.argwhere`; the last one may be shorter."""
+        for centres in self._centres.split(size):
+            values = self._values[centres.to(self._values.device)[:, None] + self._neighbours]
+            yield torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
 
 
 def halo(radius: int) -> int:
@@ -138,6 +168,9 @@ def restore_volumes(
     b0_threshold: float,
     device: torch.device,
     t1w: NDArray[np.float32] | None = None,
+    guide: T1wImage | None = None,
+    volumes: Sequence[int] | None = None,
+    deviations: bool = False,
 ) -> Iterator[NDArray[np.float32]]:
     """Restore a series volume by volume.
 
@@ -158,11 +191,18 @@ def restore_volumes(
     device : torch.device
     t1w : ndarray, (x, y, z), optional
         As `bids_sr.dwi.t1w.t1w_channel` gives it, for the input "t1w"; zeros without it.
+    guide : T1wImage, optional
+        The T1w, for a model that it guides; others do not see it.
+    volumes : sequence of int, optional
+        Restore these alone; what all volumes share still comes from the whole series.
+    deviations : bool
+        Tell standard deviations too, by an `UncertainModel` of the normalization "shell".
 
     Yields
     ------
     volume : ndarray, target.shape, float32
-        In the units of the scan, never negative; in the order of the series.
+        In the units of the scan, never negative; in the order of the series, or of `volumes`. With `deviations`,
+        (2, *target.shape): the volume and its standard deviations, 0 where it is interpolated.
 
     Raises
     ------
@@ -173,27 +213,71 @@ def restore_volumes(
     normalization = make_normalization(signal.normalization, context.levels, context.means[0], mask)
     plan = plan_restoration(mask, source, target, model.radius, inside_only=normalization.divides_by_b0)
     context, brain, anatomy = context.cropped(plan.box), mask[plan.box], None if t1w is None else t1w[plan.box]
+    parts, stencils = _guidance(guide if signal.guided else None, source, target, mask, plan, device)
 
     def restore(sources: Sources, b0: NDArray[np.float32]) -> NDArray[np.float32]:
         channels = input_channels(signal.inputs, normalization, sources)
-        return normalization.denormalize(restore_points(model, channels, plan, device), sources.volume_shell, b0)
+        if signal.guided:
+            channels = np.concatenate([channels, parts])
+        values = restore_points(model, channels, plan, device, stencils, deviations=deviations)
+        return normalization.denormalize(values, sources.volume_shell, b0)
 
     nothing = np.zeros(0, np.float32)
     b0 = restore(context.b0_sources(brain, anatomy), nothing) if normalization.divides_by_b0 else nothing
-    for index in range(data.shape[3]):
+    for index in range(data.shape[3]) if volumes is None else volumes:
         volume = np.asarray(data[..., index], dtype=np.float32)
-        result = cubic_on_grid(volume, source, target)
+        result = np.zeros((1 + deviations, *target.shape), np.float32)
+        result[0] = cubic_on_grid(volume, source, target)
         restored = restore(context.sources(volume[plan.box], index, brain, anatomy), b0)
-        result[plan.voxels] = restored * context.level(index)
-        yield np.maximum(result, 0, out=result)
+        result[:, plan.voxels] = restored * context.level(index)
+        np.maximum(result, 0, out=result)
+        yield result if deviations else result[0]
+
+
+def _guidance(
+    t1w: T1wImage | None,
+    source: Grid,
+    target: Grid,
+    mask: NDArray[np.bool_],
+    plan: RestorationPlan,
+    device: torch.device,
+) -> tuple[NDArray[np.float32], Stencils | None]:
+    """What a guided model is shown of the T1w, the same for all volumes: parts of the box's voxels, and stencils."""
+    guide = None if t1w is None else t1w_guide(t1w, source, mask, target, restore_mask(mask, source, target))
+    if guide is None:
+        return np.zeros((SUBPOSITIONS, *mask[plan.box].shape), np.float32), None
+    return guide.parts[(slice(None), *plan.box)].copy(), Stencils(guide.target, plan.voxels, device)
 
 
 @torch.inference_mode()
 def restore_points(
-    model: RestorationModel, channels: NDArray[np.float32], plan: RestorationPlan, device: torch.device
+    model: RestorationModel,
+    channels: NDArray[np.float32],
+    plan: RestorationPlan,
+    device: torch.device,
+    stencils: Stencils | None = None,
+    *,
+    deviations: bool = False,
 ) -> NDArray[np.float32]:
-    """Encode one volume, (C, h, w, d), and ask for its values at the points of the plan: (Q,)."""
+    """Encode one volume, (C, h, w, d), and ask for its values at the points of the plan: (Q,).
+
+    With `deviations`, (2, Q): values and standard deviations.
+    """
     encoded = model.encode(torch.from_numpy(channels)[None].to(device), plan.lattice)
     cell = plan.cell.to(device)
-    values = [model.query(encoded, part.to(device), cell)[0].cpu() for part in plan.points.split(CHUNK)]
-    return torch.cat(values).numpy()
+    guides = repeat(None) if stencils is None else stencils.chunks(CHUNK)
+    parts = zip(plan.points.split(CHUNK), guides, strict=False)
+    ask = _ask_both if deviations else _ask
+    return torch.cat([ask(model, encoded, part.to(device), cell, guide).cpu() for part, guide in parts], -1).numpy()
+
+
+def _ask(model: RestorationModel, encoded: Encoded, points: Tensor, cell: Tensor, guide: Tensor | None) -> Tensor:
+    """Values of one volume at points, (Q,)."""
+    if guide is None:
+        return model.query(encoded, points, cell)[0]
+    return cast(GuidedModel, model).query(encoded, points, cell, guide)[0]
+
+
+def _ask_both(model: RestorationModel, encoded: Encoded, points: Tensor, cell: Tensor, guide: Tensor | None) -> Tensor:
+    """Values of one volume at points and their standard deviations, (2, Q)."""
+    return torch.cat(cast(UncertainModel, model).query_with_deviations(encoded, points, cell, guide))

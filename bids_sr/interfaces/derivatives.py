@@ -9,16 +9,18 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nipype.interfaces.base import File, InputMultiObject, OutputMultiObject, traits
+from nipype.interfaces.base import File, InputMultiObject, OutputMultiObject, isdefined, traits
 
-from bids_sr.bids.outputs import save_image, save_table, write_atomically
+from bids_sr.bids.outputs import COLUMNS, save_image, save_table, write_atomically
 from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
 
 
 class _SaveDerivativesInputSpec(CoreInputSpec):
-    in_files = InputMultiObject(File(exists=True), mandatory=True, desc="files in the work folder")
+    in_files = InputMultiObject(File(exists=True), desc="files in the work folder")
     out_files = traits.List(traits.Str(), mandatory=True, desc="where each goes in the output dataset")
     sidecars = traits.List(traits.Dict(), mandatory=True, desc="metadata of each; empty for none")
+    found = traits.Dict(desc="metadata that the stage found, for every sidecar")
+    optional = traits.Bool(False, usedefault=True, desc="save the first of `out_files` for as many files as there are")
     header_file = File(exists=True, mandatory=True, desc="image whose units and form codes are kept")
 
 
@@ -29,14 +31,21 @@ class _SaveDerivativesOutputSpec(CoreOutputSpec):
 class SaveDerivatives(CoreInterface):
     """Save images compressed with their sidecars; copy other files byte for byte."""
 
+    # What it wrote lies outside the work folder, where nipype does not look whether it is still there.
+    _always_run = True
     input_spec = _SaveDerivativesInputSpec
     output_spec = _SaveDerivativesOutputSpec
 
     def _execute(self, folder: Path) -> Mapping[str, Any]:
-        outputs = self.inputs.out_files
-        for source, target, sidecar in zip(self.inputs.in_files, outputs, self.inputs.sidecars, strict=True):
+        sources = self.inputs.in_files if isdefined(self.inputs.in_files) else []
+        outputs, found = self.inputs.out_files, self.inputs.found if isdefined(self.inputs.found) else {}
+        if self.inputs.optional:
+            for left in outputs[len(sources) :]:
+                remove_image(Path(left))
+            outputs = outputs[: len(sources)]
+        for source, target, sidecar in zip(sources, outputs, self.inputs.sidecars, strict=not self.inputs.optional):
             if target.endswith(".nii.gz"):
-                self._save_image(source, Path(target), sidecar)
+                self._save_image(source, Path(target), {**sidecar, **found})
             else:
                 copy(Path(source), Path(target))
         return {"out_files": outputs}
@@ -52,6 +61,7 @@ class SaveDerivatives(CoreInterface):
 class _SaveTableInputSpec(CoreInputSpec):
     rows = traits.List(traits.Dict(), mandatory=True, desc="one dictionary per row")
     out_file = traits.Str(mandatory=True, desc="TSV file in the output dataset")
+    columns = traits.Dict(COLUMNS, usedefault=True, desc="what each column means")
 
 
 class _SaveTableOutputSpec(CoreOutputSpec):
@@ -61,12 +71,20 @@ class _SaveTableOutputSpec(CoreOutputSpec):
 class SaveTable(CoreInterface):
     """Save a comparison as a TSV with the dictionary of its columns."""
 
+    # What it wrote lies outside the work folder, where nipype does not look whether it is still there.
+    _always_run = True
     input_spec = _SaveTableInputSpec
     output_spec = _SaveTableOutputSpec
 
     def _execute(self, folder: Path) -> Mapping[str, Any]:
-        save_table(Path(self.inputs.out_file), self.inputs.rows)
+        save_table(Path(self.inputs.out_file), self.inputs.rows, self.inputs.columns)
         return {"out_files": [self.inputs.out_file, str(Path(self.inputs.out_file).with_suffix(".json"))]}
+
+
+def remove_image(file: Path) -> None:
+    """Remove an image that an earlier run left, with its sidecar: it would be taken for a part of this result."""
+    for path in (file, file.with_name(file.name.removesuffix(".nii.gz") + ".json")):
+        path.unlink(missing_ok=True)
 
 
 def copy(source: Path, target: Path) -> None:

@@ -45,6 +45,8 @@ class _MakeFiguresOutputSpec(CoreOutputSpec):
 class MakeFigures(CoreInterface):
     """Draw the acquired, the interpolated and the restored scan side by side."""
 
+    # Its pictures lie outside the work folder, where nipype does not look whether they are still there.
+    _always_run = True
     input_spec = _MakeFiguresInputSpec
     output_spec = _MakeFiguresOutputSpec
 

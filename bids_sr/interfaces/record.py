@@ -9,11 +9,13 @@ from typing import Any
 from nipype.interfaces.base import File, InputMultiObject, isdefined, traits
 
 from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
-from bids_sr.records import complete_record, write_record
+from bids_sr.records import GUARDS, complete_record, write_record
 from bids_sr.reports.figures import picture_files
 
-STAGES = ("preprocess", "super_resolution", "tensor", "report")
-PARTS = ("gradients", "mask", "registration", "t1w", "tensor_table", "truth_table", "figures")
+STAGES = ("preprocess", "super_resolution", "tensor", "self_check", "guards", "uncertainty", "report")
+#: Parts of the record with pictures of their own.
+DRAWN = ("self_check", *GUARDS, "uncertainty")
+PARTS = ("gradients", "mask", "registration", "t1w", "tensor_table", "truth_table", *DRAWN, "figures")
 
 
 class _WriteRecordInputSpec(CoreInputSpec):
@@ -24,10 +26,17 @@ class _WriteRecordInputSpec(CoreInputSpec):
     t1w = traits.Dict(desc="whether the model saw the T1w, and why not")
     tensor_table = traits.List(traits.Dict(), desc="comparison with the acquired maps")
     truth_table = traits.List(traits.Dict(), desc="comparison with the truth")
+    self_check = traits.Dict(desc="what came of the self-check; undefined where none was asked for")
+    departure = traits.Dict(desc="where the result departs from the acquired scan")
+    t1w_effect = traits.Dict(desc="what the T1w changed; undefined or empty where the model saw none")
+    uncertainty = traits.Dict(desc="how uncertain the result is; undefined where it was not asked for")
     figures = traits.Dict(mandatory=True, desc="pictures drawn")
     preprocess_seconds = traits.List(traits.Float(), desc="times of the stages before super-resolution")
     super_resolution_seconds = traits.List(traits.Float(), desc="times of restoring and interpolating")
     tensor_seconds = traits.List(traits.Float(), desc="times of the fits and comparisons")
+    self_check_seconds = traits.List(traits.Float(), desc="time of the self-check")
+    guards_seconds = traits.List(traits.Float(), desc="times of the guards")
+    uncertainty_seconds = traits.List(traits.Float(), desc="time of carrying the uncertainty to the tensor")
     report_seconds = traits.List(traits.Float(), desc="times of saving and drawing")
     outputs = InputMultiObject(InputMultiObject(File(exists=True)), desc="files in the output dataset")
     output_dir = traits.Str(mandatory=True, desc="root of the output dataset")
@@ -41,6 +50,8 @@ class _WriteRecordOutputSpec(CoreOutputSpec):
 class WriteRecord(CoreInterface):
     """Gather what the stages found and write the record of the series."""
 
+    # It lies outside the work folder, where nipype does not look whether it is still there.
+    _always_run = True
     input_spec = _WriteRecordInputSpec
     output_spec = _WriteRecordOutputSpec
 
@@ -55,6 +66,9 @@ class WriteRecord(CoreInterface):
     def _relative_outputs(self) -> list[str]:
         """List the files written, relative to the root of the output dataset."""
         root, figures_dir = Path(self.inputs.output_dir), Path(self.inputs.out_file).parent
-        files = [Path(file) for group in self.inputs.outputs for file in group]
-        files += [figures_dir / name for name in picture_files(self.inputs.figures)]
+        # nipype makes an undefined value of the empty list of what a check that failed has saved.
+        files = [Path(file) for group in self.inputs.outputs if isdefined(group) for file in group]
+        parts = [getattr(self.inputs, name) for name in DRAWN]
+        drawn = [part.get("figures", {}) for part in parts if isdefined(part)]
+        files += [figures_dir / name for figures in (self.inputs.figures, *drawn) for name in picture_files(figures)]
         return sorted(str(file.relative_to(root)) for file in files)

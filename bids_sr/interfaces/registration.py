@@ -23,7 +23,9 @@ class _RegisterT1wInputSpec(CoreInputSpec):
 
 class _RegisterT1wOutputSpec(CoreOutputSpec):
     t1w_file = File(exists=True, desc="T1w in the world of the series, voxels untouched")
-    summary = traits.Dict(desc="rotation_degrees, translation_mm, mutual_information, start, agreement, matrix")
+    summary = traits.Dict(
+        desc="rotation_degrees, translation_mm, mutual_information, start, agreement, contrast, matrix"
+    )
 
 
 class RegisterT1w(CoreInterface):
@@ -48,6 +50,7 @@ class RegisterT1w(CoreInterface):
             "translation_mm": _plain(found.translation_mm),
             "mutual_information": float(found.mutual_information),
             "agreement": float(found.agreement),
+            "contrast": float(found.contrast),
             "start": found.start,
             "matrix": found.matrix.tolist(),
         }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from nipype.interfaces.base import File, isdefined, traits
 from numpy.typing import NDArray
 
-from bids_sr.dwi.t1w import t1w_channel
+from bids_sr.dwi.t1w import T1wImage, t1w_channel
 from bids_sr.geometry import Grid
 from bids_sr.inference.device import resolve_device
 from bids_sr.inference.upsampler import restore_volumes
@@ -27,11 +28,13 @@ from bids_sr.interfaces.core import (
     load_mask,
 )
 from bids_sr.interfaces.progress import show_progress
-from bids_sr.models.registry import load_model
+from bids_sr.models.registry import ModelCard, load_model
 from bids_sr.records import BLANK_T1W, NO_T1W, UNTRUSTED_T1W, stage_warnings, trusts_registration
 
 
-class _RestoreInputSpec(CoreInputSpec):
+class RestoreInputSpec(CoreInputSpec):
+    """Inputs of a stage that restores a series."""
+
     dwi_file = File(exists=True, mandatory=True, desc="diffusion series, (x, y, z, n)")
     bval_file = File(exists=True, mandatory=True, desc="b-values, FSL format")
     mask_file = File(exists=True, mandatory=True, desc="brain mask on the acquired grid")
@@ -46,21 +49,29 @@ class _RestoreInputSpec(CoreInputSpec):
     b0_threshold = traits.Float(mandatory=True, desc="volumes with b up to this count as b0, s/mm2")
     label = traits.Str("", usedefault=True, nohash=True, desc="name of the series in the progress shown")
     use_gpu = traits.Bool(False, usedefault=True, desc="read by nipype's scheduler, which then grants a GPU slot")
+    deviations = traits.Bool(False, usedefault=True, desc="write the standard deviations that the model tells too")
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc="processors that the model may use")
 
 
-class _RestoreOutputSpec(CoreOutputSpec):
+class RestoreOutputSpec(CoreOutputSpec):
+    """Outputs of a stage that restores a series."""
+
     dwi_file = File(exists=True, desc="restored series on the target grid, uncompressed float32")
+    deviations_file = File(exists=True, desc="standard deviations of the series, where they were asked for")
     t1w = traits.Dict(desc="used: whether the model saw the T1w; reason: why not. Empty if the model does not use it")
 
 
 class Restore(CoreInterface):
     """Restore every volume of a series on the target grid and write each as soon as it is there."""
 
-    input_spec = _RestoreInputSpec
-    output_spec = _RestoreOutputSpec
+    input_spec = RestoreInputSpec
+    output_spec = RestoreOutputSpec
 
     def _execute(self, folder: Path) -> Mapping[str, Any]:
+        return self._restored(folder, "volumes restored")
+
+    def _restored(self, folder: Path, shown: str, only: Sequence[int] | None = None) -> dict[str, Any]:
+        """The restored series, or `only` some of its volumes, as a file; `shown` leads the progress."""
         image = nib.load(self.inputs.dwi_file)
         target = as_grid(self.inputs.target_shape, self.inputs.target_affine)
         device = resolve_device(self.inputs.device)
@@ -68,7 +79,7 @@ class Restore(CoreInterface):
         torch.manual_seed(self.inputs.random_seed)
         model, card = load_model(self.inputs.model, device)
         grid, mask = Grid.of(image), load_mask(self.inputs.mask_file)
-        t1w, t1w_part = self._t1w(grid, mask) if card.uses_t1w else (None, {})
+        t1w, guide, t1w_part = self._t1w(card, grid, mask)
         volumes = restore_volumes(
             image.dataobj,
             np.loadtxt(self.inputs.bval_file, ndmin=1).ravel(),
@@ -78,40 +89,53 @@ class Restore(CoreInterface):
             model,
             signal=card.signal,
             t1w=t1w,
+            guide=guide,
             b0_threshold=self.inputs.b0_threshold,
             device=device,
+            volumes=only,
+            deviations=self.inputs.deviations,
         )
-        n_volumes = image.shape[3]
-        shown = show_progress(volumes, n_volumes, f"{self.inputs.label}: volumes restored ({card.name})")
-        file = write_volumes(folder / "restored.nii", shown, target, n_volumes)
-        return {"dwi_file": str(file), "t1w": t1w_part}
+        n_volumes = image.shape[3] if only is None else len(only)
+        watched = show_progress(volumes, n_volumes, f"{self.inputs.label}: {shown} ({card.name})")
+        files = {"dwi_file": folder / "restored.nii"}
+        if self.inputs.deviations:
+            files["deviations_file"] = folder / "deviations.nii"
+        write_volumes(list(files.values()), watched, target, n_volumes)
+        return {**{name: str(file) for name, file in files.items()}, "t1w": t1w_part}
 
-    def _t1w(self, grid: Grid, mask: NDArray[np.bool_]) -> tuple[NDArray[np.float32] | None, dict[str, Any]]:
-        """The T1w as the model sees it, if it sees one, and what the record tells of that."""
-        channel, reason = self._t1w_or_reason(grid, mask)
-        part = {"used": channel is not None, "reason": reason}
+    def _t1w(
+        self, card: ModelCard, grid: Grid, mask: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32] | None, T1wImage | None, dict[str, Any]]:
+        """The T1w as a channel and at its own resolution, if the model is to see it, and what the record tells."""
+        if not card.uses_t1w:
+            return None, None, {}
+        image, channel, reason = self._t1w_or_reason(grid, mask)
+        part = {"used": image is not None, "reason": reason}
         for warning in stage_warnings({"t1w": part}):
             print(f"{self.inputs.label}: {warning}", file=sys.stderr, flush=True)
-        return channel, part
+        return channel, image, part
 
-    def _t1w_or_reason(self, grid: Grid, mask: NDArray[np.bool_]) -> tuple[NDArray[np.float32] | None, str]:
-        """The T1w as the model sees it, or why it sees none."""
+    def _t1w_or_reason(
+        self, grid: Grid, mask: NDArray[np.bool_]
+    ) -> tuple[T1wImage | None, NDArray[np.float32] | None, str]:
+        """The T1w, and as a channel, or why the model sees none."""
         if not isdefined(self.inputs.t1w_file):
-            return None, NO_T1W
+            return None, None, NO_T1W
         if isdefined(self.inputs.registration) and not trusts_registration(self.inputs.registration):
-            return None, UNTRUSTED_T1W
-        channel = t1w_channel(load_array(self.inputs.t1w_file), load_grid(self.inputs.t1w_file), grid, mask)
-        return (channel, "") if channel.any() else (None, BLANK_T1W)
+            return None, None, UNTRUSTED_T1W
+        image = T1wImage(load_array(self.inputs.t1w_file), load_grid(self.inputs.t1w_file))
+        channel = t1w_channel(image.voxels, image.grid, grid, mask)
+        return (image, channel, "") if channel.any() else (None, None, BLANK_T1W)
 
 
-def write_volumes(file: Path, volumes: Iterable[NDArray[np.float32]], grid: Grid, n_volumes: int) -> Path:
-    """Write a series into an uncompressed NIfTI, holding one volume at a time in memory.
+def write_volumes(files: Sequence[Path], volumes: Iterable[NDArray[np.float32]], grid: Grid, n_volumes: int) -> None:
+    """Write series into uncompressed NIfTIs, holding one volume of each at a time in memory.
 
     Parameters
     ----------
-    file : Path
-        To write.
-    volumes : iterable of ndarray, (x, y, z)
+    files : sequence of Path
+        To write, one for each series.
+    volumes : iterable of ndarray, (x, y, z) or (len(files), x, y, z)
         All volumes in the order of the series.
     grid : Grid
         On which they lie.
@@ -124,9 +148,12 @@ def write_volumes(file: Path, volumes: Iterable[NDArray[np.float32]], grid: Grid
     header.set_sform(grid.affine, code=1)
     header.set_qform(grid.affine, code=1)
     header.set_xyzt_units("mm", "sec")
-    with file.open("wb") as stream:
-        header["vox_offset"] = header.single_vox_offset
-        header.write_to(stream)
+    header["vox_offset"] = header.single_vox_offset
+    with ExitStack() as opened:
+        streams = [opened.enter_context(file.open("wb")) for file in files]
+        for stream in streams:
+            header.write_to(stream)
         for volume in volumes:
-            stream.write(volume.astype("<f4", copy=False).tobytes(order="F"))
-    return file
+            parts = volume.reshape(len(files), *grid.shape)
+            for stream, part in zip(streams, parts, strict=True):
+                stream.write(part.astype("<f4", copy=False).tobytes(order="F"))

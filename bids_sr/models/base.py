@@ -12,6 +12,13 @@ from bids_sr.errors import SignalError
 INPUTS = ("volume", "b0", "shell", "t1w")
 #: Ways of putting signals to a model.
 NORMALIZATIONS = ("shell", "b0")
+#: Parts of an encoded voxel, two along each axis, in which a guided model is shown the T1w: so many more channels.
+SUBPOSITIONS = 8
+#: Target voxels around a point, itself included, at which a guided model is shown the T1w.
+NEIGHBOURS = 27
+#: What the T1w tells at a point: its values at those neighbours, (i, j, k) in -1, 0, 1 with the last fastest; and 1.
+#: Where there is no T1w all are 0.
+GUIDE_CHANNELS = NEIGHBOURS + 1
 
 
 @dataclass(frozen=True)
@@ -24,15 +31,20 @@ class Signal:
         Names of its input channels, in order; the volume to restore comes first. See `INPUTS`.
     normalization : {"shell", "b0"}
         Divided by a level per shell, or by the mean b0.
+    guided : bool
+        The T1w guides the model at its own resolution: `SUBPOSITIONS` channels of it follow the inputs, and points come
+        with a guide, see `GuidedModel`.
 
     Raises
     ------
     SignalError
-        If the volume is not first, or a name is unknown or given twice.
+        If the volume is not first, or a name is unknown or given twice; or if the T1w is to guide the model and is
+        among the inputs.
     """
 
     inputs: tuple[str, ...] = ("volume", "b0", "shell")
     normalization: str = "shell"
+    guided: bool = False
 
     def __post_init__(self) -> None:
         """Refuse names that mean nothing."""
@@ -43,6 +55,8 @@ class Signal:
         for name in self.inputs:
             if name not in INPUTS:
                 raise SignalError(problem=f"{name} is not a known input; known: {', '.join(INPUTS)}")
+        if self.guided and "t1w" in self.inputs:
+            raise SignalError(problem="a model that the T1w guides does not take it as an input too")
         if self.normalization not in NORMALIZATIONS:
             known = ", ".join(NORMALIZATIONS)
             raise SignalError(problem=f"{self.normalization} is not a known normalization; known: {known}")
@@ -101,6 +115,28 @@ class RestorationModel(Protocol):
 
     def query(self, encoded: Encoded, points: Tensor, cell: Tensor) -> Tensor:
         """Intensities, (N, Q), at points, (Q, 3), in encoded voxels; a target voxel spans `cell`, (3,), of them."""
+        ...
+
+
+class GuidedModel(RestorationModel, Protocol):
+    """A model that the T1w may guide; without it, it restores like any other."""
+
+    def query(self, encoded: Encoded, points: Tensor, cell: Tensor, guide: Tensor | None = None) -> Tensor:
+        """Intensities as of any model; `guide`, (Q, GUIDE_CHANNELS), is what the T1w tells at the points."""
+        ...
+
+
+class UncertainModel(GuidedModel, Protocol):
+    """A guided model that tells how uncertain it is."""
+
+    def query_with_deviations(
+        self, encoded: Encoded, points: Tensor, cell: Tensor, guide: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Intensities as of any model, and their standard deviations, (N, Q) each.
+
+        A deviation is that of what an acquisition with these voxels would have measured, its noise included, if it is
+        like the scans that the model learned from.
+        """
         ...
 
 

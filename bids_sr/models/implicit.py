@@ -1,6 +1,6 @@
 """Values at any point of a feature map: trilinear lookup, coordinates, and the decoder that reads both."""
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +114,19 @@ class ImplicitDecoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(Q, channels) to (Q,)."""
+        return self.head(self.hidden(x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """(Q, channels) to what the last layer reads, (Q, hidden)."""
         for stage in self.stages[:-1]:
             x = x + torch.relu(stage(x))
-        return self.stages[-1](x).squeeze(-1)
+        return self._last[:-1](x)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """What the last layer makes of (Q, hidden): (Q,)."""
+        return self._last[-1](hidden).squeeze(-1)
+
+    @property
+    def _last(self) -> nn.Sequential:
+        """The layers of the last stage."""
+        return cast(nn.Sequential, self.stages[-1])

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from bids_sr.errors import (
+    CertainModelError,
     ModelCardError,
     ModelWriteError,
     SignalError,
@@ -62,6 +63,9 @@ class ModelCard:
         Checksum of the weights file, empty where there is none.
     training : dict
         Data, degradation, budget and result of the training.
+    uncertainty : dict
+        How the layer that tells the uncertainty was fitted, how often its intervals hold, and how much of an error the
+        volumes of a shell share; empty where there is none.
     """
 
     name: str
@@ -74,16 +78,27 @@ class ModelCard:
     parameters: int = 0
     weights_sha256: str = ""
     training: dict[str, Any] = field(default_factory=dict)
+    uncertainty: dict[str, Any] = field(default_factory=dict)
 
     @property
     def uses_t1w(self) -> bool:
         """Whether the T1w takes part in the restoration."""
-        return "t1w" in self.inputs
+        return self.guided or "t1w" in self.inputs
+
+    @property
+    def guided(self) -> bool:
+        """Whether the T1w guides it at its own resolution, see `bids_sr.models.base.GuidedModel`."""
+        return bool(self.arguments.get("guided", False))
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether it tells how uncertain it is, see `bids_sr.models.base.UncertainModel`."""
+        return bool(self.arguments.get("spread", False))
 
     @property
     def signal(self) -> Signal:
         """What the model is given of a scan."""
-        return Signal(self.inputs, self.normalization)
+        return Signal(self.inputs, self.normalization, self.guided)
 
     def trained(self, progress: dict[str, Any]) -> "ModelCard":
         """The card with what the training has come to."""
@@ -128,7 +143,7 @@ def build_model(architecture: str, arguments: Mapping[str, Any], n_channels: int
     arguments : mapping
         Of `CsrDmri`; or of the network in `bids_sr.models.grid`, and `scale` of `GridNetwork`.
     n_channels : int
-        Input channels.
+        Input channels, without those of a guiding T1w.
 
     Raises
     ------
@@ -220,6 +235,18 @@ def card_path(name: str) -> Path:
     if not path.is_file():
         raise UnknownModelError(name=name, known=", ".join(list_models()))
     return path
+
+
+def check_tells_uncertainty(card: ModelCard) -> None:
+    """Refuse to ask a model for the uncertainty that it does not tell.
+
+    Raises
+    ------
+    CertainModelError
+    """
+    if not card.uncertain:
+        known = ", ".join(name for name in list_models() if read_card(name).uncertain) or "your own (bids-sr-train)"
+        raise CertainModelError(name=card.name, known=known)
 
 
 def read_trained_card(name: str) -> ModelCard:

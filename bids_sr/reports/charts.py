@@ -15,6 +15,15 @@ MAPS: dict[str, tuple[str, float, int]] = {
     "AD": ("10⁻³ mm²/s", 1e3, 3),
     "RD": ("10⁻³ mm²/s", 1e3, 3),
     "V1": ("°", 1.0, 1),
+    "PSNR": ("dB", 1.0, 2),
+}
+# What the self-check's figures are, and which way is closer.
+CHECK_MEASURES = {
+    "PSNR": "of the weighted volumes, larger is closer",
+    "SSIM": "of the weighted volumes, larger is closer",
+    "FA": "mean absolute error",
+    "MD": "mean absolute error",
+    "V1": "median angle where FA exceeds 0.3",
 }
 _PLAIN = ("", 1.0, 3)
 

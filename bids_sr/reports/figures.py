@@ -150,7 +150,7 @@ def save_series_figures(
     figures_dir.mkdir(parents=True, exist_ok=True)
     frame = make_frame(acquired.affine, acquired.mask)
     zooms = {plane.name: _zoom_window(frame, acquired, plane) for plane in PLANES}
-    studio = _Studio(figures_dir, stem, frame, zooms)
+    studio = Studio(figures_dir, stem, frame, zooms)
     panels = {
         name: panel for name, panel in (("acquired", acquired), ("cubic", cubic), ("sr", sr)) if panel is not None
     }
@@ -173,7 +173,7 @@ def picture_files(figures: Mapping[str, Any]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Studio:
+class Studio:
     """Where pictures go and what they share."""
 
     figures_dir: Path
@@ -202,26 +202,26 @@ class _Studio:
                     return cut(self.frame, volume, grid.affine, plane, window).pixels
 
                 box = cut(self.frame, grid.mask, grid.affine, plane, window).box
-                pictures[plane.name + suffix] = self.picture(_camel(name, plane.name + suffix), paint(take), box)
+                pictures[plane.name + suffix] = self.picture(camel(name, plane.name + suffix), paint(take), box)
         return pictures
 
     def outlines(self, name: str, drawings: Mapping[str, str]) -> dict[str, Any]:
         """Write one vector drawing per plane; each fills its window."""
         return {
-            plane: {"file": self.write(_camel(name, plane), "svg", drawing.encode()), "box": list(WHOLE)}
+            plane: {"file": self.write(camel(name, plane), "svg", drawing.encode()), "box": list(WHOLE)}
             for plane, drawing in drawings.items()
         }
 
 
 def _contrast_pictures(
-    studio: _Studio, panels: Mapping[str, Panel], dwi_volume: int | None, dwi_b: float | None
+    studio: Studio, panels: Mapping[str, Panel], dwi_volume: int | None, dwi_b: float | None
 ) -> dict[str, Any]:
     """Each contrast that every panel has, in the same window of values for all."""
     figures: dict[str, Any] = {}
     for contrast, painter_of in _painters(panels["acquired"]).items():
         if all(_has(panel, contrast) for panel in panels.values()):
             figures[contrast] = {
-                method: studio.views(_camel(contrast, method), painter_of(panel), panel)
+                method: studio.views(camel(contrast, method), painter_of(panel), panel)
                 for method, panel in panels.items()
             }
     if "dwi" in figures:
@@ -282,7 +282,7 @@ def _describe_planes(frame: Frame, zooms: Mapping[str, Window]) -> dict[str, Any
     }
 
 
-def _registration_pictures(studio: _Studio, acquired: Panel, t1w: Anatomy) -> dict[str, Any]:
+def _registration_pictures(studio: Studio, acquired: Panel, t1w: Anatomy) -> dict[str, Any]:
     """The b0 and the brain of the T1w in the same cuts, and the T1w's tissue borders as lines."""
     step = max(0.8, float(np.linalg.norm(t1w.affine[:3, :3], axis=0).min()))
     slices, inside = {}, {}
@@ -302,8 +302,8 @@ def _registration_pictures(studio: _Studio, acquired: Panel, t1w: Anatomy) -> di
     for plane in PLANES:
         name = plane.name
         b0 = cut(studio.frame, acquired.b0, acquired.affine, plane)
-        figures["b0"][name] = studio.picture(_camel("registration_b0", name), to_grey(b0.pixels, b0_range), b0.box)
-        figures["t1w"][name] = studio.picture(_camel("registration_t1w", name), grey[name])
+        figures["b0"][name] = studio.picture(camel("registration_b0", name), to_grey(b0.pixels, b0_range), b0.box)
+        figures["t1w"][name] = studio.picture(camel("registration_t1w", name), grey[name])
         lines[name] = _contours(slices[name], inside[name], levels, step, studio.frame.window(plane))
     return figures | {"contours": studio.outlines("registration_contours", lines)}
 
@@ -355,7 +355,7 @@ def _path(line: NDArray[np.float64]) -> str:
 
 
 def _comparison_pictures(
-    studio: _Studio, acquired: Panel, averaged: Mapping[str, AveragedMaps], tissues: NDArray[np.uint8] | None
+    studio: Studio, acquired: Panel, averaged: Mapping[str, AveragedMaps], tissues: NDArray[np.uint8] | None
 ) -> dict[str, Any]:
     """Differences, agreement and distributions on the acquired grid."""
     before = {"fa": _given(acquired.fa), "md": _given(acquired.md)}
@@ -368,7 +368,7 @@ def _comparison_pictures(
         for method, maps in after.items():
             difference = np.where(acquired.mask, maps[key] - values, 0.0)
             figures["difference"][key][method] = studio.views(
-                _camel("difference", key, method),
+                camel("difference", key, method),
                 lambda take, d=difference, w=window: to_diverging(take(d), w),  # type: ignore[misc]
                 acquired,
             )
@@ -383,7 +383,7 @@ def _comparison_pictures(
 
 
 def _agreement(
-    studio: _Studio, key: str, method: str, before: NDArray[np.float32], after: NDArray[np.float32]
+    studio: Studio, key: str, method: str, before: NDArray[np.float32], after: NDArray[np.float32]
 ) -> dict[str, Any]:
     """Scatter and Bland-Altman of one map and method."""
     densities = {
@@ -391,7 +391,7 @@ def _agreement(
         "bland_altman": bland_altman_density(key, before, after),
     }
     pictures = {
-        name: {"file": studio.write(_camel(name, key, method), "webp", _webp(_density_colours(density)))}
+        name: {"file": studio.write(camel(name, key, method), "webp", _webp(_density_colours(density)))}
         for name, density in densities.items()
     }
     return {
@@ -425,7 +425,7 @@ def _webp(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _camel(*words: str) -> str:
+def camel(*words: str) -> str:
     """Words as one alphanumeric label: `colour_fa`, `sr`, `axial` is colourFaSrAxial."""
     first, *rest = "_".join(words).split("_")
     return first + "".join(word.capitalize() for word in rest)

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from bids_sr.bids.citation import cited_keys, methods_text, references
 from bids_sr.bids.outputs import write_text
 from bids_sr.reports.charts import (
+    CHECK_MEASURES,
     MAPS,
     METHODS,
     NAMES,
@@ -60,7 +61,7 @@ def render_subject_report(subject_label: str, records: Sequence[Mapping[str, Any
     text = methods_text(records)
     keys = cited_keys(text)
     return (
-        _environment()
+        page_environment()
         .get_template("subject.html.jinja")
         .render(
             label=subject_label.removeprefix("sub-"),
@@ -114,6 +115,10 @@ def series_view(record: Mapping[str, Any], figures_dir: Path, index: int) -> dic
         "mask": _mask(record, figures, figures_dir),
         "distributions": _distributions(figures.get("distributions") or {}),
         "agreement": _agreement(figures.get("agreement") or {}, figures_dir),
+        "self_check": _self_check(record.get("self_check") or {}, figures_dir),
+        "departure": _departure(record.get("departure") or {}, figures, figures_dir),
+        "t1w_effect": _t1w_effect(record.get("t1w_effect") or {}, figures_dir),
+        "uncertainty": _uncertainty(record.get("uncertainty") or {}, figures_dir),
         "tables": _tables(record),
         "gradients": _gradients(record, figures.get("gradients")),
         "outputs": list(record.get("outputs", ())),
@@ -141,7 +146,7 @@ def data_uri(file: Path) -> str | None:
     return f"data:{_TYPES[file.suffix]};base64,{base64.b64encode(content).decode()}"
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
     """Templates of this package; all text that comes from outside is escaped."""
     environment = Environment(
         loader=PackageLoader("bids_sr.reports"),
@@ -158,6 +163,7 @@ def _environment() -> Environment:
         "names": NAMES,
         "short": SHORT_NAMES,
         "maps": MAPS,
+        "check_measures": CHECK_MEASURES,
         "grey": grey_level,
     }
     return environment
@@ -313,6 +319,130 @@ def _agreement(entries: Mapping[str, Mapping[str, Any]], figures_dir: Path) -> l
     ]
 
 
+#: How the self-check's verdict is marked, by its level.
+_CHECK_MARKS = {"yes": "good", "partly": "warning", "no": "bad"}
+#: What its pictures show.
+_CHECK_TITLES = {"dwi": "One diffusion-weighted volume", "fa": "FA"}
+
+
+def _self_check(check: Mapping[str, Any], figures_dir: Path) -> dict[str, Any] | None:
+    """The self-check: its verdict or why there is none, its pictures, and its table as measures by tissues."""
+    if not check:
+        return None
+    measures: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in check.get("rows", ()):
+        measures.setdefault(str(row["measure"]), {})[str(row["tissue"])] = row
+    tissues = {row["tissue"]: row["n_voxels"] for row in check.get("rows", ())}
+    return {
+        "check": check,
+        "mark": _CHECK_MARKS.get(check.get("level", ""), ""),
+        "table": {"tissues": tissues, "measures": measures},
+        "pictures": _check_pictures(check.get("figures") or {}, figures_dir),
+    }
+
+
+def _check_pictures(figures: Mapping[str, Any], figures_dir: Path) -> list[dict[str, Any]]:
+    """One row of pictures per contrast: the versions side by side, then where one of them is closer."""
+    plane = figures.get("plane") or {}
+    return [
+        {
+            "contrast": contrast,
+            "title": title,
+            "about": figures[contrast],
+            "plane": plane,
+            "size": plane["size_mm"],
+            "letters": plane["letters"],
+            "layers": [
+                _layer(version, figures[contrast][version], figures_dir, f"{NAMES.get(version, version)}, {title}")
+                for version in (*METHODS, "gain")
+            ],
+        }
+        for contrast, title in _CHECK_TITLES.items()
+        if contrast in figures
+    ]
+
+
+#: What the pictures of the guards show, by their names in the record.
+_WORST_TAGS = {"acquired": "acquired", "sr": "super-resolved, sampled again", "departure": "departure"}
+_MOST_TAGS = {"without": "without the T1w", "sr": "with the T1w", "change": "change of the signal"}
+
+
+def _departure(part: Mapping[str, Any], figures: Mapping[str, Any], figures_dir: Path) -> dict[str, Any] | None:
+    """Where the result departs from the scan, or why that is not told: its maps, and cuts through the worst region."""
+    if not part:
+        return None
+    drawn = part.get("figures") or {}
+    worst = drawn.get("worst") or {}
+    methods = [method for method in ("cubic", "sr") if method in part]
+    return {
+        "part": part,
+        "methods": methods,
+        "shells": list(zip(*(part[method]["shells"] for method in methods), strict=True)),
+        "maps": _departure_maps(drawn.get("maps") or {}, figures, figures_dir),
+        "worst": worst,
+        "cells": _cells(worst, _WORST_TAGS, figures_dir),
+    }
+
+
+def _departure_maps(maps: Mapping[str, Any], figures: Mapping[str, Any], figures_dir: Path) -> list[dict[str, Any]]:
+    """One viewer of the departures; none where nothing was drawn."""
+    viewer = {
+        "contrast": "departure",
+        "title": "Departure from the acquired scan",
+        "meaning": "regional averages, in each voxel of the shell that departs most",
+        "volume": None,
+        "b": None,
+        "window": maps.get("range"),
+        **_layers(figures, {m: maps[m] for m in METHODS if m in maps}, figures_dir, "departure"),
+    }
+    return [viewer] if maps and viewer["stages"] else []
+
+
+def _t1w_effect(part: Mapping[str, Any], figures_dir: Path) -> dict[str, Any] | None:
+    """What the T1w changed, or why that is not told: its map, and cuts through the place that changed most."""
+    if not part:
+        return None
+    drawn = part.get("figures") or {}
+    most, maps = drawn.get("most") or {}, drawn.get("maps") or {}
+    planes = most.get("planes") or {}
+    change = maps.get("sr") or {}
+    return {
+        "part": part,
+        "most": most,
+        "map": [
+            {
+                **about,
+                "tag": plane,
+                "layer": _layer("sr", change[plane], figures_dir, f"change by the T1w, {plane} slice"),
+            }
+            for plane, about in planes.items()
+            if plane in change
+        ],
+        "range": maps.get("range"),
+        "cells": _cells(most, _MOST_TAGS, figures_dir),
+    }
+
+
+_UNCERTAINTY_TAGS = {"dwi": "weighted volumes, mean", "fa": "FA", "md": "MD"}
+
+
+def _uncertainty(part: Mapping[str, Any], figures_dir: Path) -> dict[str, Any] | None:
+    """How uncertain the result is; None where that was not asked for."""
+    if not part:
+        return None
+    drawn = part.get("figures") or {}
+    return {"part": part, "ranges": drawn.get("ranges"), "cells": _cells(drawn, _UNCERTAINTY_TAGS, figures_dir)}
+
+
+def _cells(drawn: Mapping[str, Any], tags: Mapping[str, str], figures_dir: Path) -> list[dict[str, Any]]:
+    """Cuts through a place, plane by plane: one picture per version, with its tag."""
+    return [
+        {**about, "tag": tag, "layer": _layer(version, drawn[version][plane], figures_dir, f"{tag}, {plane} slice")}
+        for plane, about in (drawn.get("planes") or {}).items()
+        for version, tag in tags.items()
+    ]
+
+
 def _tables(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The comparison with the acquired maps, and with the truth where it is known."""
     kinds = {"tensor_table": "acquired", "truth_table": "truth"}
@@ -395,9 +525,36 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Device", model.get("device")),
         ("Time", duration(seconds["total"]) if "total" in seconds else None),
         ("Volumes", f"{gradients['n_volumes']}: {gradients['n_b0']} b0, {shells}".rstrip(", ") if gradients else None),
+        ("Self-check", _CHECK_FACTS.get((record.get("self_check") or {}).get("level", ""))),
+        ("Departure", _departure_fact(record.get("departure") or {})),
+        ("Effect of the T1w", _effect_fact(record.get("t1w_effect") or {})),
         ("Brain mask", f"{_MASKS.get(mask['source'], mask['source'])}, {mask['volume_ml']:.0f} ml" if mask else None),
     ]
     return [(name, str(value)) for name, value in facts if value]
+
+
+_CHECK_FACTS = {
+    "yes": "super-resolution helped on this scan",
+    "partly": "super-resolution helped on this scan only in part",
+    "no": "super-resolution did not help on this scan",
+}
+
+
+def _departure_fact(part: Mapping[str, Any]) -> str | None:
+    """How much of the brain departs from the acquired scan."""
+    if not part.get("done"):
+        return None
+    compared = f" (cubic {part['cubic']['share']:.1%})" if "cubic" in part else ""
+    return f"from the acquired scan beyond its noise in {part['sr']['share']:.1%} of the brain{compared}"
+
+
+def _effect_fact(part: Mapping[str, Any]) -> str | None:
+    """How much the T1w changed."""
+    if not part.get("done"):
+        return None
+    brain = part["tissues"]["brain"]
+    tensor = f", FA by {brain['fa']:.3f}" if "fa" in brain else ""
+    return f"it changed the signal by {brain['mean']:.2f} times the noise{tensor}"
 
 
 _MASKS = {"given": "given with the data", "median_otsu": "made from the b0 (median Otsu)"}

@@ -35,28 +35,32 @@ class Restoration(lightning.LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Intensities, (N, Q), at the points of each patch."""
-        channels, points, cell, _ = batch
-        return self.model(channels.contiguous(memory_format=torch.channels_last_3d), points, cell)
+        channels = batch.channels.contiguous(memory_format=torch.channels_last_3d)
+        if batch.guide is None:
+            return self.model(channels, batch.points, batch.cell)
+        return self.model(channels, batch.points, batch.cell, batch.guide)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The loss."""
-        terms = loss_terms(self(batch), batch[3], self._grid(batch), self.loss)
+        terms = loss_terms(self(batch), batch.truth, self._grid(batch), self.loss)
         for name, term in terms.items():
-            self.log(f"train/{name}", term, prog_bar=name == "loss")
+            self.log(f"train/{name}", term, prog_bar=name == "loss", batch_size=len(batch.channels))
         return terms["loss"]
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """The loss, and mean squared and mean absolute error whatever the loss is."""
         restored = self(batch)
-        terms = loss_terms(restored, batch[3], self._grid(batch), self.loss)
-        error = restored.float() - batch[3]
+        terms = loss_terms(restored, batch.truth, self._grid(batch), self.loss)
+        error = restored.float() - batch.truth
         terms |= {"mse": error.square().mean(), "l1": error.abs().mean()}
         for name, term in terms.items():
-            self.log(f"validation/{name}", term, prog_bar=name == "loss", sync_dist=True)
+            self.log(
+                f"validation/{name}", term, prog_bar=name == "loss", sync_dist=True, batch_size=len(batch.channels)
+            )
 
     def _grid(self, batch: Batch) -> Grid | None:
         """The fine grid of a batch if the loss needs it; on a GPU, looking costs a wait."""
-        return fine_grid(batch[0], batch[2], batch[1].shape[1]) if self.loss.fourier else None
+        return fine_grid(batch.channels, batch.cell, batch.points.shape[1]) if self.loss.fourier else None
 
     def configure_optimizers(self) -> Any:
         """Adam with the learning rate as a function of the step."""

@@ -14,8 +14,10 @@ from safetensors import SafetensorError, safe_open
 from bids_sr.bids.outputs import write_atomically
 from bids_sr.dwi.b0 import Series
 from bids_sr.dwi.normalization import Box, Normalization, make_normalization, shell_context
+from bids_sr.dwi.t1w import with_larger_voxels
 from bids_sr.errors import TrainingDataError
 from bids_sr.models.base import NORMALIZATIONS
+from bids_sr.training.pseudo_t1w import PseudoT1ws, contrasts
 
 #: Voxels kept around the brain, so that patches at its border see what the application shows the network there.
 MARGIN = 8
@@ -83,6 +85,16 @@ class PackedScan:
     def t1w_parts(self) -> tuple[int, int, int]:
         """Into how many T1w voxels a voxel is divided along each axis."""
         return (1, 1, 1) if self.t1w is None else _parts(self.t1w.shape, self.mask.shape)
+
+    @cached_property
+    def coarse_t1w(self) -> NDArray[np.float32] | None:
+        """The T1w through the voxels of the scan, (x, y, z)."""
+        return None if self.t1w is None else with_larger_voxels(self.t1w.astype(np.float32), self.t1w_parts)
+
+    @cached_property
+    def pseudo_t1ws(self) -> PseudoT1ws:
+        """Pictures made from the lowest weighted shell and the b0."""
+        return PseudoT1ws(contrasts(self.data[self.shells == 1], self.means[0], self.mask), self.mask)
 
     @cached_property
     def normalizations(self) -> dict[str, Normalization]:

@@ -1,8 +1,8 @@
 """Training examples: low-resolution patches made from packed scans, with points whose true intensity is known."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -10,19 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from bids_sr.degradation import PROFILES, Profile, sampling_matrix
+from bids_sr.degradation import PROFILES, Profile
 from bids_sr.dwi.normalization import Sources, companion_shell, input_channels
+from bids_sr.dwi.t1w import by_parts
 from bids_sr.errors import TrainingDataError
-from bids_sr.geometry import apply_along_axes
-from bids_sr.models.base import Signal
+from bids_sr.models.base import GUIDE_CHANNELS, SUBPOSITIONS, Signal
+from bids_sr.training.guides import GuideSettings, draw_t1w
 from bids_sr.training.packing import PackedScan
-
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+from bids_sr.training.sampling import Sampling, Turn
 
 #: Positions tried for a patch of which at least half shall lie in the brain; then the best of them is taken.
 TRIES = 30
-#: Weights of a sampling that count as nothing: float16, in which scans are packed, has steps of 5e-4.
-NEGLIGIBLE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,8 @@ class PatchSettings:
         Share of the patches that show a b0 volume.
     t1w_dropped : float
         Share of the patches whose T1w is left out, all zeros, as it is for scans without one.
+    guide : GuideSettings
+        What the T1w that guides a model is in the others.
     simulated_share : float, optional
         Share of the examples that come from simulated scans; by the voxels of their brains if not given.
 
@@ -80,6 +80,7 @@ class PatchSettings:
     noise_range: float = 0.25
     b0_share: float = 0.15
     t1w_dropped: float = 0.0
+    guide: GuideSettings = field(default_factory=GuideSettings)
     simulated_share: float | None = None
 
     def __post_init__(self) -> None:
@@ -108,85 +109,27 @@ class PatchSettings:
 
 @dataclass(frozen=True)
 class Example:
-    """One patch: `channels` (C, p, p, p), `points` (Q, 3) in its voxel coordinates, `cell` (3,), `truth` (Q,)."""
+    """One patch: `channels` (C, p, p, p), `points` (Q, 3) in its voxel coordinates, `cell` (3,), `truth` (Q,).
+
+    For a guided model, `channels` end with the T1w's parts of each voxel, and `guide`, (Q, GUIDE_CHANNELS), is what the
+    T1w tells at the points.
+    """
 
     channels: NDArray[np.float32]
     points: NDArray[np.float32]
     cell: NDArray[np.float32]
     truth: NDArray[np.float32]
+    guide: NDArray[np.float32] | None = None
 
 
-@dataclass(frozen=True)
-class _Sampling:
-    """Where the voxels of a patch lie in the scan, and how they see it.
+class Batch(NamedTuple):
+    """Examples side by side, float32: (N, C, p, p, p), (N, Q, 3), (N, 3), (N, Q), (N, Q, GUIDE_CHANNELS) or None."""
 
-    Attributes
-    ----------
-    n : int
-        Voxels per axis.
-    origin, scale : ndarray, (3,)
-        Centre of the first voxel, and distance of neighbours, in voxels of the scan.
-    profiles : tuple of Profile, (3,)
-    width : float
-        Of the profiles, in voxels of the patch.
-    """
-
-    n: int
-    origin: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    profiles: tuple[Profile, ...]
-    width: float
-
-    def part_and_weights(self, axis: int, n_source: int, fine: int) -> tuple[slice, NDArray[np.float32]]:
-        """The source voxels of one axis that the patch sees, and its weights of them, (n, voxels).
-
-        `fine` is how many source voxels there are per voxel of the scan. Beyond the source there is no signal.
-        """
-        ratio = self.scale[axis] * fine
-        centres = (self.origin[axis] + 0.5) * fine - 0.5 + ratio * np.arange(self.n)
-        profile, first = self.profiles[axis], 0
-        if profile == "zoom":
-            first = round(centres[0] - (ratio - 1) / 2)
-            weights = sampling_matrix(profile, round(self.n * ratio), centres, ratio)
-        else:
-            weights = sampling_matrix(profile, n_source, centres, ratio, self.width)
-            weights[(centres < -0.5) | (centres > n_source - 0.5)] = 0
-        seen = np.flatnonzero(np.abs(weights).max(axis=0) > NEGLIGIBLE) + first
-        seen = seen[(seen >= 0) & (seen < n_source)]
-        if len(seen) == 0:
-            return slice(0, 1), np.zeros((self.n, 1), np.float32)
-        return slice(int(seen[0]), int(seen[-1]) + 1), weights[:, seen[0] - first : seen[-1] + 1 - first]
-
-    def of(
-        self, volumes: Sequence[NDArray[np.generic]], fine: tuple[int, int, int] = (1, 1, 1)
-    ) -> list[NDArray[np.float32]]:
-        """The patch of each volume, (x, y, z), all of one shape, whose voxels are `fine` times as fine as the scan."""
-        sides = [self.part_and_weights(axis, volumes[0].shape[axis], fine[axis]) for axis in range(3)]
-        box, matrices = tuple(side[0] for side in sides), [side[1] for side in sides]
-        return [apply_along_axes(volume[box].astype(np.float32), matrices) for volume in volumes]
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """A permutation and flips of the axes; magnitudes of single directions allow them."""
-
-    order: NDArray[np.int64]
-    flipped: NDArray[np.bool_]
-
-    @classmethod
-    def draw(cls, random: np.random.Generator) -> "_Turn":
-        """Any of the 48, with the same probability."""
-        return cls(random.permutation(3), random.random(3) < 0.5)
-
-    def of_volumes(self, volumes: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Volumes, (n, x, y, z), turned."""
-        permuted = volumes.transpose(0, *(self.order + 1))
-        return np.ascontiguousarray(np.flip(permuted, tuple(np.flatnonzero(self.flipped) + 1)))
-
-    def of_points(self, points: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-        """Points, (Q, 3), in a patch of n voxels per axis, turned with it."""
-        permuted = points[:, self.order]
-        return np.where(self.flipped, n - 1 - permuted, permuted)
+    channels: Tensor
+    points: Tensor
+    cell: Tensor
+    truth: Tensor
+    guide: Tensor | None = None
 
 
 def draw_scale(settings: PatchSettings, random: np.random.Generator) -> NDArray[np.float64]:
@@ -213,6 +156,8 @@ def draw_example(
     signal: Signal,
     random: np.random.Generator,
     scale: NDArray[np.float64] | None = None,
+    others: Sequence[PackedScan] = (),
+    volume: int | None = None,
 ) -> Example:
     """Degrade a random part of a random volume; the truth is the acquired intensity.
 
@@ -226,21 +171,30 @@ def draw_example(
     scale : ndarray, (3,), optional
         How many acquired voxels a voxel of the patch is wide; drawn if not given. With `points = 0` it is rounded so
         that the fine patch has a whole number of voxels.
+    others : sequence of PackedScan
+        Scans whose T1w may guide in the place of its own.
+    volume : int, optional
+        Drawn if not given. With another volume, the same state of `random` gives the same place, seen in that volume.
     """
     scale = draw_scale(settings, random) if scale is None else scale
-    volume = _draw_volume(scan, settings, random)
-    turn = _Turn.draw(random)
+    volume = _draw_volume(scan, settings, random) if volume is None else volume
+    turn = Turn.draw(random)
     if settings.points == 0:
         sampling, voxels = _whole_patch(scan, scale, settings, turn, random)
     else:
         sampling, voxels = _patch_with_points(scan, scale, settings, random)
-    channels = _channels(scan, volume, sampling, settings, signal, random)
+    channels = turn.of_volumes(_channels(scan, volume, sampling, settings, signal, random))
+    guide = None
+    if signal.guided:
+        parts, guide = _guidance(scan, others, sampling, voxels, settings, turn, random)
+        channels = np.concatenate([channels, parts])
     points = turn.of_points((voxels - sampling.origin) / sampling.scale, settings.patch)
     return Example(
-        np.asarray(turn.of_volumes(channels), np.float32),
+        np.asarray(channels, np.float32),
         points.astype(np.float32),
         (1 / sampling.scale[turn.order]).astype(np.float32),
         _truth(scan, volume, signal, voxels),
+        guide,
     )
 
 
@@ -263,18 +217,18 @@ def _draw_profiles(settings: PatchSettings, random: np.random.Generator) -> tupl
 
 def _patch_with_points(
     scan: PackedScan, scale: NDArray[np.float64], settings: PatchSettings, random: np.random.Generator
-) -> tuple[_Sampling, NDArray[np.int64]]:
+) -> tuple[Sampling, NDArray[np.int64]]:
     """A patch anywhere around a voxel of the brain, and voxels of the brain in its interior, (points, 3)."""
     centre = scan.draw_voxel(random) + random.uniform(-0.5, 0.5, 3)
     origin = centre - scale * (settings.patch - 1) / 2
     # An axis that keeps its voxels keeps their centres too; between them it would be blurred by interpolation.
     origin = np.where(scale == 1, np.rint(origin), origin)
-    sampling = _Sampling(settings.patch, origin, scale, *_draw_profiles(settings, random))
+    sampling = Sampling(settings.patch, origin, scale, *_draw_profiles(settings, random))
     return sampling, _draw_voxels(scan.mask, sampling, settings, random)
 
 
 def _draw_voxels(
-    mask: NDArray[np.bool_], sampling: _Sampling, settings: PatchSettings, random: np.random.Generator
+    mask: NDArray[np.bool_], sampling: Sampling, settings: PatchSettings, random: np.random.Generator
 ) -> NDArray[np.int64]:
     """Voxels of the scan inside the brain and inside the patch's interior, (points, 3)."""
     low = sampling.origin + sampling.scale * (settings.border - 0.5)
@@ -291,14 +245,14 @@ def _draw_voxels(
 
 
 def _whole_patch(
-    scan: PackedScan, scale: NDArray[np.float64], settings: PatchSettings, turn: _Turn, random: np.random.Generator
-) -> tuple[_Sampling, NDArray[np.int64]]:
+    scan: PackedScan, scale: NDArray[np.float64], settings: PatchSettings, turn: Turn, random: np.random.Generator
+) -> tuple[Sampling, NDArray[np.int64]]:
     """A patch that begins at a whole voxel, and all its voxels, (Q, 3), last axis fastest once they are turned."""
     shape = np.rint(settings.patch * scale).astype(int)
     start = _draw_start(scan, shape, random)
     true_scale = shape / settings.patch
     origin = start + (true_scale - 1) / 2
-    sampling = _Sampling(settings.patch, origin, true_scale, *_draw_profiles(settings, random))
+    sampling = Sampling(settings.patch, origin, true_scale, *_draw_profiles(settings, random))
     voxels = turn.of_volumes(np.indices(tuple(shape)))
     return sampling, np.asarray(voxels.reshape(3, -1).T, np.int64) + start
 
@@ -326,7 +280,7 @@ def _draw_start(scan: PackedScan, shape: NDArray[np.int64], random: np.random.Ge
 def _channels(
     scan: PackedScan,
     volume: int,
-    sampling: _Sampling,
+    sampling: Sampling,
     settings: PatchSettings,
     signal: Signal,
     random: np.random.Generator,
@@ -367,13 +321,35 @@ def _noise(
     return np.stack([own, in_b0 * mean_b0, mean]).astype(np.float32)
 
 
-def _t1w_patch(t1w: NDArray[np.float16], scan: PackedScan, sampling: _Sampling) -> NDArray[np.float32]:
+def _t1w_patch(t1w: NDArray[np.float16], scan: PackedScan, sampling: Sampling) -> NDArray[np.float32]:
     """The T1w of a scan seen through the voxels of a patch.
 
     The k-space of the diffusion scan is not that of the T1w, which the application samples with a Gaussian anyway.
     """
     profiles: tuple[Profile, ...] = tuple("gaussian" if p == "kspace" else p for p in sampling.profiles)
     return replace(sampling, profiles=profiles).of([t1w], scan.t1w_parts)[0]
+
+
+def _guidance(
+    scan: PackedScan,
+    others: Sequence[PackedScan],
+    sampling: Sampling,
+    voxels: NDArray[np.int64],
+    settings: PatchSettings,
+    turn: Turn,
+    random: np.random.Generator,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What the T1w shows of a patch, (8, p, p, p), and tells at voxels, (Q, GUIDE_CHANNELS); turned with the patch."""
+    n, guide = settings.patch, np.zeros((len(voxels), GUIDE_CHANNELS), np.float32)
+    dropped = random.random() < settings.t1w_dropped
+    t1w = None if dropped else draw_t1w(scan, others, settings.guide, random)
+    if t1w is None:
+        return np.zeros((SUBPOSITIONS, n, n, n), np.float32), guide
+    # Turned while each is still a small volume, so that parts and neighbours change places with the axes.
+    parts = turn.of_volumes(t1w.in_half_voxels(sampling)[None])[0]
+    neighbours = turn.of_volumes(t1w.around(voxels))
+    guide[:, :-1], guide[:, -1] = neighbours.reshape(len(voxels), -1), 1
+    return by_parts(np.asarray(parts, np.float32)), guide
 
 
 def _truth(scan: PackedScan, volume: int, signal: Signal, voxels: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -388,8 +364,7 @@ def _truth(scan: PackedScan, volume: int, signal: Signal, voxels: NDArray[np.int
 class PatchStream(IterableDataset[Batch]):
     """An endless stream of batches, the same for the same seed, whatever the number of loading processes.
 
-    For ``DataLoader(stream, batch_size=None)``. A batch holds channels (N, C, p, p, p), points (N, Q, 3), cell (N, 3)
-    and truth (N, Q), all float32.
+    For ``DataLoader(stream, batch_size=None)``.
 
     Parameters
     ----------
@@ -434,16 +409,13 @@ class PatchStream(IterableDataset[Batch]):
         random = np.random.default_rng([self.seed, number])
         scale = draw_scale(self.settings, random) if self.settings.points == 0 else None
         drawn = random.choice(len(self.scans), size=self.batch_size, p=self.probabilities)
-        return [draw_example(self.scans[scan], self.settings, self.signal, random, scale) for scan in drawn]
+        return [draw_example(self.scans[scan], self.settings, self.signal, random, scale, self.scans) for scan in drawn]
 
     def batch(self, number: int) -> Batch:
         """Batch `number` of all ranks together."""
         examples = self.examples(number)
-        names = ("channels", "points", "cell", "truth")
-        channels, points, cell, truth = (
-            torch.from_numpy(np.stack([getattr(example, name) for example in examples])) for name in names
-        )
-        return channels, points, cell, truth
+        names = Batch._fields if self.signal.guided else Batch._fields[:-1]
+        return Batch(*(torch.from_numpy(np.stack([getattr(example, name) for example in examples])) for name in names))
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches of this rank in order; each of several loading processes makes its part of them."""

@@ -10,23 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_sr.bids.inputs import DwiSeries, find_series, subject_labels
+from bids_sr.companions import given_mask, placed_t1w
 from bids_sr.config import Config
 from bids_sr.dwi.b0 import mean_b0
 from bids_sr.dwi.gradients import check_gradients, read_gradients
 from bids_sr.dwi.mask import brain_mask
-from bids_sr.dwi.registration import register_rigid
 from bids_sr.dwi.t1w import refined_t1w
 from bids_sr.errors import (
     InputError,
     NoSuchSubjectError,
     NotFourDimensionalError,
-    T1wRegistrationError,
     TrainingDataError,
 )
 from bids_sr.geometry import Grid
-from bids_sr.interfaces.core import load_array, load_grid, load_mask
-from bids_sr.interfaces.mask import check_same_grid
-from bids_sr.records import LEAST_AGREEMENT
+from bids_sr.interfaces.core import load_array, load_grid
 from bids_sr.training.packing import PackedScan, pack_scan
 
 #: How far, in s/mm2, the b-value of a volume may lie from that of the shell asked for.
@@ -131,7 +128,7 @@ def _read_series(series: DwiSeries, name: str, options: ReadingOptions, tell: Te
     kept = _kept_volumes(gradients.bvals, options, name)
     data, bvals = _cleaned(data[..., kept], name, tell), gradients.bvals[kept]
     b0 = mean_b0(data, bvals, options.b0_threshold)
-    mask = brain_mask(b0, grid.voxel_sizes) if series.mask is None else _given_mask(series.mask, grid)
+    mask = brain_mask(b0, grid.voxel_sizes) if series.mask is None else given_mask(series.mask, grid)
     t1w, note = _fine_t1w(series, b0, grid, mask)
     scan = pack_scan(name, data, bvals, mask, options.b0_threshold, voxel_sizes=grid.voxel_sizes, t1w=t1w)
     tell(f"{name}: {len(kept)} volumes, {len(scan.inside)} voxels of brain, {note}")
@@ -166,26 +163,12 @@ def _cleaned(data: NDArray[np.float32], name: str, tell: Tell) -> NDArray[np.flo
     return np.where(gaps, np.float32(0), data)
 
 
-def _given_mask(file: Path, grid: Grid) -> NDArray[np.bool_]:
-    """The brain mask that comes with a series."""
-    check_same_grid(str(file), grid)
-    return load_mask(file)
-
-
 def _fine_t1w(
     series: DwiSeries, b0: NDArray[np.float32], grid: Grid, mask: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32] | None, str]:
     """The scaled T1w on the series' grid with finer voxels, None where none fits, and a note that says which."""
-    if series.t1w is None:
-        return None, "no T1w"
-    t1w, t1w_grid = load_array(series.t1w), load_grid(series.t1w)
-    affine, note = t1w_grid.affine, "T1w in the same space"
-    if not series.t1w_is_aligned:
-        try:
-            found = register_rigid(b0, grid.affine, mask, t1w, affine)
-        except T1wRegistrationError as error:
-            return None, f"without its T1w: {error}"
-        if found.agreement < LEAST_AGREEMENT:
-            return None, f"without its T1w, which agrees with the b0 by {found.agreement:.3f} only"
-        affine, note = found.matrix @ affine, f"T1w (agreement {found.agreement:.3f})"
-    return refined_t1w(t1w, Grid(t1w_grid.shape, affine), grid, mask), note
+    placed = placed_t1w(series, b0, grid, mask)
+    if placed.image is None:
+        return None, "no T1w" if series.t1w is None else f"without its T1w: {placed.reason}"
+    note = "T1w in the same space" if placed.agreement is None else f"T1w (agreement {placed.agreement:.3f})"
+    return refined_t1w(placed.image.voxels, placed.image.grid, grid, mask), note

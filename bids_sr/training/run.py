@@ -15,12 +15,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bids_sr.errors import TrainingDataError
 from bids_sr.inference.device import resolve_device
 from bids_sr.models.base import TrainableModel
-from bids_sr.models.csr_dmri import CsrDmri
+from bids_sr.models.csr_dmri import CsrDmri, guided_weights
 from bids_sr.models.registry import ModelCard, build_model
 from bids_sr.training.callbacks import MONITORED, StepBar, WriteWeights
 from bids_sr.training.checkpoints import (
@@ -31,6 +32,7 @@ from bids_sr.training.checkpoints import (
     requeued_checkpoint,
     resumed_card,
 )
+from bids_sr.training.guides import FAITHFUL
 from bids_sr.training.module import Restoration
 from bids_sr.training.packing import PackedScan
 from bids_sr.training.patches import Batch, PatchSettings, PatchStream
@@ -163,7 +165,7 @@ def train(
 
 
 def _begin_with(model: TrainableModel, source: TrainableModel, origin: ModelCard, card: ModelCard) -> ModelCard:
-    """Give a model the weights of another one of its kind; the card tells so."""
+    """Give a model the weights of another one of its kind, which need not be guided; the card tells so."""
     for field in ("architecture", "inputs", "normalization"):
         if getattr(origin, field) != getattr(card, field):
             problem = (
@@ -171,12 +173,19 @@ def _begin_with(model: TrainableModel, source: TrainableModel, origin: ModelCard
             )
             raise TrainingDataError(where=f"--init-from {origin.name}", problem=problem)
     try:
-        model.load_state_dict(source.state_dict())
+        widened = isinstance(model, CsrDmri) and card.guided and not origin.guided
+        weights = _without_spread(source)
+        model.load_state_dict(guided_weights(weights, cast(CsrDmri, model)) if widened else weights)
     except RuntimeError as error:
         problem = f"it is of another architecture: {origin.arguments} instead of {card.arguments}"
         raise TrainingDataError(where=f"--init-from {origin.name}", problem=problem) from error
     started_from = {"weights_sha256": origin.weights_sha256, **origin.training}
     return dataclasses.replace(card, training={**card.training, "started_from": started_from})
+
+
+def _without_spread(source: TrainableModel) -> dict[str, Tensor]:
+    """The weights of a model without the layer that tells its uncertainty, which holds for these weights alone."""
+    return {name: weight for name, weight in source.state_dict().items() if not name.startswith("spread.")}
 
 
 def _fit(
@@ -282,8 +291,8 @@ class _Patches(lightning.LightningDataModule):
         return self._loader(self.scans, self.settings.patches, self.settings.optimization.seed, self.seen)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Called by lightning; every scan as it is: none preferred, no T1w left out."""
-        patches = replace(self.settings.patches, simulated_share=None, t1w_dropped=0.0)
+        """Called by lightning; every scan as it is: none preferred, no T1w left out or tampered with."""
+        patches = replace(self.settings.patches, simulated_share=None, t1w_dropped=0.0, guide=FAITHFUL)
         return self._loader(self.validation, patches, self.settings.optimization.seed + 1, 0)
 
     def _loader(self, scans: Sequence[PackedScan], patches: PatchSettings, seed: int, first: int) -> DataLoader[Batch]:

@@ -178,6 +178,8 @@ class TrainingSettings:
         if self.patches.points > 0 and self.architecture in NETWORKS:
             problem = f"{self.architecture} restores whole grids and needs points = 0"
             raise TrainingDataError(where="[patches]", problem=problem)
+        if self.patches.points == 0 and self.signal.guided:
+            raise TrainingDataError(where="[patches]", problem="a guided network needs points > 0")
         if self.patches.points > 0 and self.loss.fourier > 0:
             raise TrainingDataError(where="[loss]", problem="the fourier term needs whole patches: points = 0")
         if self.optimization.freeze_encoder and self.architecture != "csr_dmri":
@@ -187,7 +189,7 @@ class TrainingSettings:
     @property
     def signal(self) -> Signal:
         """What the model is given of a scan."""
-        return Signal(self.inputs, self.normalization)
+        return Signal(self.inputs, self.normalization, bool(self.model.get("guided", False)))
 
 
 def load_settings(preset: str, instead: Mapping[str, Any] | None = None) -> TrainingSettings:

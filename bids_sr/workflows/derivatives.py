@@ -10,7 +10,8 @@ from typing import Any
 from nipype.interfaces.utility import IdentityInterface, Merge
 from nipype.pipeline.engine import Node, Workflow
 
-from bids_sr.bids.outputs import sidecar_of
+from bids_sr.bids.outputs import COLUMNS, SELF_CHECK_COLUMNS, sidecar_of
+from bids_sr.dwi.consistency import REGION_MM
 from bids_sr.interfaces.derivatives import SaveDerivatives, SaveTable
 from bids_sr.workflows.memory import PROCESS_GB, save_gb
 from bids_sr.workflows.plan import SeriesPlan, opening_warnings
@@ -33,6 +34,14 @@ INPUTS = [
     "sr_derivatives",
     "cubic_derivatives",
     "tensor_table",
+    "self_check_table",
+    "departure_file",
+    "departure_fields",
+    "t1w_effect_files",
+    "t1w_effect_fields",
+    "deviations_file",
+    "fa_deviation_file",
+    "md_deviation_file",
 ]
 
 
@@ -46,11 +55,25 @@ class Derivative:
 
 @dataclass(frozen=True)
 class Group:
-    """Results that one node saves: the fields of the graph's inputs that hold them, and where they go."""
+    """Results that one node saves: the fields of the graph's inputs that hold them, and where they go.
+
+    Those of a check may be fewer than planned, or none; `found` is the field that holds more metadata of them.
+    """
 
     name: str
     fields: tuple[str, ...]
     derivatives: tuple[Derivative, ...]
+    found: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that one node saves: the field of the graph's inputs that holds its rows, where it goes, its columns."""
+
+    name: str
+    field: str
+    path: Path
+    columns: Mapping[str, str]
 
 
 def init_derivatives_wf(plan: SeriesPlan, name: str = "derivatives") -> Workflow:
@@ -59,28 +82,26 @@ def init_derivatives_wf(plan: SeriesPlan, name: str = "derivatives") -> Workflow
     Inputs (node ``inputs``): results of the other graphs. Outputs (node ``outputs``): `files`, a list of lists of what
     was written, and `seconds`.
     """
-    groups = list(saved_groups(plan))
     workflow = Workflow(name=name)
     inputs = Node(IdentityInterface(INPUTS), name="inputs")
     outputs = Node(IdentityInterface(["files", "seconds"]), name="outputs")
-    table_file = plan.layout.path(plan.series, "stats", extension=".tsv", desc="tensor")
-    table = Node(SaveTable(out_file=str(table_file)), name="save_table", mem_gb=PROCESS_GB)
-    files = Node(Merge(len(groups) + 1, no_flatten=True), name="files", run_without_submitting=True)
-    times = Node(Merge(len(groups) + 1), name="times", run_without_submitting=True)
-    workflow.connect(
-        [
-            (inputs, table, [("tensor_table", "rows")]),
-            (table, files, [("out_files", "in1")]),
-            (table, times, [("seconds", "in1")]),
-            (files, outputs, [("out", "files")]),
-            (times, outputs, [("out", "seconds")]),
-        ]
-    )
-    for number, group in enumerate(groups, start=2):
-        save = _connect_group(workflow, plan, group, inputs)
+    saves = [_connect_table(workflow, inputs, table) for table in saved_tables(plan)]
+    saves += [_connect_group(workflow, plan, group, inputs) for group in saved_groups(plan)]
+    files = Node(Merge(len(saves), no_flatten=True), name="files", run_without_submitting=True)
+    times = Node(Merge(len(saves)), name="times", run_without_submitting=True)
+    workflow.connect([(files, outputs, [("out", "files")]), (times, outputs, [("out", "seconds")])])
+    for number, save in enumerate(saves, start=1):
         workflow.connect(save, "out_files", files, f"in{number}")
         workflow.connect(save, "seconds", times, f"in{number}")
     return workflow
+
+
+def _connect_table(workflow: Workflow, inputs: Node, table: Table) -> Node:
+    """Add the node that saves one table."""
+    interface = SaveTable(out_file=str(table.path), columns=dict(table.columns))
+    save = Node(interface, name=table.name, mem_gb=PROCESS_GB)
+    workflow.connect(inputs, table.field, save, "rows")
+    return save
 
 
 def _connect_group(workflow: Workflow, plan: SeriesPlan, group: Group, inputs: Node) -> Node:
@@ -90,12 +111,24 @@ def _connect_group(workflow: Workflow, plan: SeriesPlan, group: Group, inputs: N
         out_files=[str(derivative.path) for derivative in group.derivatives],
         sidecars=[dict(derivative.sidecar) for derivative in group.derivatives],
         header_file=str(plan.series.dwi),
+        optional=bool(group.found),
     )
     save = Node(interface, name=f"save_{group.name}", mem_gb=save_gb(plan))
     for position, name in enumerate(group.fields, start=1):
         workflow.connect(inputs, name, gather, f"in{position}")
     workflow.connect(gather, "out", save, "in_files")
+    if group.found:
+        workflow.connect(inputs, group.found, save, "found")
     return save
+
+
+def saved_tables(plan: SeriesPlan) -> Iterator[Table]:
+    """The tables that are saved of a series."""
+    path = plan.layout.path(plan.series, "stats", extension=".tsv", desc="tensor")
+    yield Table("save_table", "tensor_table", path, COLUMNS)
+    if plan.checks_itself:
+        path = plan.layout.path(plan.series, "stats", extension=".tsv", desc="selfcheck", res=plan.resolution)
+        yield Table("save_self_check", "self_check_table", path, SELF_CHECK_COLUMNS)
 
 
 def saved_groups(plan: SeriesPlan) -> Iterator[Group]:
@@ -110,6 +143,12 @@ def saved_groups(plan: SeriesPlan) -> Iterator[Group]:
         yield Group("maps_cubic", ("cubic_derivatives",), _maps(plan, "cubic"))
     if plan.registers_t1w and plan.series.t1w is not None:
         yield Group("t1w", ("t1w_file",), (_t1w(plan, plan.series.t1w),))
+    if plan.config.uncertainty:
+        fields = ("deviations_file", "fa_deviation_file", "md_deviation_file")
+        yield Group("uncertainty", fields, _deviations(plan))
+    yield Group("departure", ("departure_file",), _guard_maps(plan, "departure"), "departure_fields")
+    if plan.tests_t1w:
+        yield Group("t1w_effect", ("t1w_effect_files",), _guard_maps(plan, "t1weffect"), "t1w_effect_fields")
 
 
 def _masks(plan: SeriesPlan) -> tuple[Derivative, ...]:
@@ -190,6 +229,72 @@ def _maps(plan: SeriesPlan, desc: str) -> tuple[Derivative, ...]:
             sources=[source],
             voxel_sizes=None if res is None else plan.target.voxel_sizes,
             extra={"SkullStripped": True},
+        )
+        derivatives.append(Derivative(path, sidecar))
+    return tuple(derivatives)
+
+
+#: What the maps of the uncertainty show, by their suffix.
+DEVIATION_MAPS = {
+    "dwimap": "Standard deviation of each volume of the restored series, in its units: what an acquisition with these "
+    "voxels would differ by, its noise included, if it is like the scans that the model learned from. Zero where the "
+    "series is interpolated.",
+    "FA": "STANDARD DEVIATION of fractional anisotropy, not FA itself.",
+    "ADC": "STANDARD DEVIATION of mean diffusivity in mm^2/s, not the diffusivity itself.",
+}
+
+
+def _deviations(plan: SeriesPlan) -> tuple[Derivative, ...]:
+    """Standard deviations on the target grid."""
+    layout, series = plan.layout, plan.series
+    source = plan.uri(layout.path(series, "dwi", extension=".nii.gz", desc="sr", res=plan.resolution))
+    paths = {
+        s: layout.path(series, s, extension=".nii.gz", desc="uncertainty", res=plan.resolution) for s in DEVIATION_MAPS
+    }
+    return tuple(
+        Derivative(
+            path,
+            sidecar_of(
+                path, series, description=DEVIATION_MAPS[suffix], sources=[source], voxel_sizes=plan.target.voxel_sizes
+            ),
+        )
+        for suffix, path in paths.items()
+    )
+
+
+_CHANGED = f"{TENSOR} to the volumes that were restored without it too (Volumes, from 0)"
+#: What the maps of the guards show, by their desc and suffix.
+GUARD_MAPS = {
+    "departure": {
+        "dwimap": "How far the restored series, sampled again with the acquired voxels, lies from the acquired one: "
+        f"for each shell (BValues, s/mm2) its mean, averaged over {REGION_MM:g} mm, in standard errors by the noise of "
+        "the acquired series. Positive where the restored series is brighter; of noise alone, 0.27 % lie beyond 3.",
+    },
+    "t1weffect": {
+        "dwimap": "Absolute change of the restored signal by the T1w image, averaged over the acquired voxel and over "
+        "the volumes that were restored without it too (Volumes, from 0), in standard deviations of the noise of one "
+        "acquired volume.",
+        "FA": "Absolute CHANGE of fractional anisotropy by the T1w image, averaged over the acquired voxel, not FA "
+        f"itself: {_CHANGED}.",
+        "ADC": "Absolute CHANGE of mean diffusivity in mm^2/s by the T1w image, averaged over the acquired voxel, not "
+        f"the diffusivity itself: {_CHANGED}.",
+    },
+}
+
+
+def _guard_maps(plan: SeriesPlan, desc: str) -> tuple[Derivative, ...]:
+    """Maps of a guard: on the acquired grid, so without `res`; the sidecars tell of which restored series they are."""
+    restored = plan.layout.path(plan.series, "dwi", extension=".nii.gz", desc="sr", res=plan.resolution)
+    sizes = [round(float(size), 4) for size in plan.target.voxel_sizes]
+    derivatives = []
+    for suffix, text in GUARD_MAPS[desc].items():
+        path = plan.layout.path(plan.series, suffix, extension=".nii.gz", desc=desc)
+        sidecar = sidecar_of(
+            path,
+            plan.series,
+            description=f"{text} On the acquired grid; zero outside the brain mask.",
+            sources=[plan.uri(plan.series.dwi), plan.uri(restored)],
+            extra={"SkullStripped": True, "RestoredVoxelSizes": sizes},
         )
         derivatives.append(Derivative(path, sidecar))
     return tuple(derivatives)

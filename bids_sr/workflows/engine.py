@@ -31,7 +31,7 @@ logger = logging.getLogger("bids_sr")
 
 
 def run(config: Config) -> int:
-    """Do what a configuration asks.
+    """Do what a configuration asks, the participant level before the group level.
 
     Parameters
     ----------
@@ -47,6 +47,23 @@ def run(config: Config) -> int:
     BidsSrError
         Where nothing can be run at all.
     """
+    from bids_sr.workflows.group import run_group
+
+    if "participant" not in config.analysis_levels:
+        return run_group(config)
+    code = run_participant_level(config)
+    if "group" not in config.analysis_levels or config.boilerplate_only or code == INTERRUPTED:
+        return code
+    try:
+        group_code = run_group(config)
+    except BidsSrError as error:
+        logger.error("%s", error)
+        group_code = error.exit_code
+    return code or group_code
+
+
+def run_participant_level(config: Config) -> int:
+    """Restore the series that a configuration asks for; see `run`."""
     if config.resource_monitor and importlib.util.find_spec("psutil") is None:
         raise ResourceMonitorError()
     if config.boilerplate_only:
@@ -81,10 +98,10 @@ class Work:
 
 def _run_participants(config: Config) -> int:
     """Run every series that is not finished, then write what belongs to subjects and dataset."""
-    from bids_sr.models.registry import read_trained_card
     from bids_sr.workflows.outcome import exit_code, summary
+    from bids_sr.workflows.plan import card_of_run
 
-    card = read_trained_card(config.model)
+    card = card_of_run(config)
     work = plan_work(config, card)
     outcomes = [*work.outcomes, *run_workflow(config, work)]
     code = exit_code(outcomes)

@@ -57,7 +57,17 @@ def variables(config: Config, settings: Path) -> dict[str, str]:
         "MPLBACKEND": "Agg",
         # nipype's SLURM plugin reads it, and containers leave it out.
         "LOGNAME": os.environ.get("LOGNAME", "bids_sr"),
+        **_home(config),
     }
+
+
+def _home(config: Config) -> dict[str, str]:
+    """A home folder for users who have none, which DIPY and pybids ask for as soon as they are imported."""
+    try:
+        Path.home()
+    except RuntimeError:
+        return {"HOME": str(cache_folder(config))}
+    return {}
 
 
 def nipype_settings(config: Config) -> str:

@@ -29,6 +29,10 @@ STAGES = {
     "fit_cubic": "fitting the tensor of the interpolated series",
     "compare": "comparing the tensors",
     "compare_truth": "comparing with the truth",
+    "self_check": "trying the model on the scan itself",
+    "ablate": "restoring a part of the series without the T1w image",
+    "uncertainty": "carrying the uncertainty to FA and MD",
+    "guard": "comparing the restored series with the acquired one",
     "save_sr": "saving the restored series",
     "figures": "drawing the figures",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bids_sr.evaluation.ablation import MOST_WEIGHTED
 from bids_sr.workflows.plan import SeriesPlan
 
 GIGABYTE = 1024**3
@@ -41,6 +42,21 @@ def average_gb(plan: SeriesPlan) -> float:
 def figures_gb(plan: SeriesPlan) -> float:
     """Two panels on the target grid, one on the acquired grid, averaged maps of two methods."""
     return PROCESS_GB + volumes_gb(plan.target.shape, 30) + volumes_gb(plan.source.shape, 30)
+
+
+def guards_gb(plan: SeriesPlan) -> float:
+    """Signals of a shell in the brain, twice while they are fitted, maps of each shell; a few restored volumes.
+
+    Where the T1w is tested, the tensor of some restored volumes, fitted with it and without.
+    """
+    acquired = volumes_gb(plan.source.shape, 2 * BRAIN_FRACTION * plan.n_volumes + 60)
+    tensors = fit_gb(plan.target.shape, min(plan.n_volumes, 1 + MOST_WEIGHTED)) + volumes_gb(plan.target.shape, 7)
+    return PROCESS_GB + acquired + volumes_gb(plan.target.shape, 6) + (tensors if plan.tests_t1w else 0.0)
+
+
+def uncertainty_gb(plan: SeriesPlan) -> float:
+    """What a fit takes, and the deviations of the signals beside the signals."""
+    return fit_gb(plan.target.shape, 2 * plan.n_volumes) + volumes_gb(plan.target.shape, 10)
 
 
 def save_gb(plan: SeriesPlan) -> float:

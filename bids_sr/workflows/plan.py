@@ -18,12 +18,14 @@ from bids_sr.bids.inputs import DwiSeries
 from bids_sr.bids.outputs import OutputLayout, bids_uri, dataset_links, resolution_label
 from bids_sr.bids.truth import Truth, find_truth
 from bids_sr.config import Config
+from bids_sr.degradation import low_resolution_grid
 from bids_sr.errors import NotFourDimensionalError, OutOfMemoryError, UnreadableImageError
+from bids_sr.evaluation.self_check import LEAST_VOXELS, MOST_WEIGHTED, N_B0, checked_scale
 from bids_sr.geometry import Grid, target_grid
 from bids_sr.inference.memory import estimate
 from bids_sr.inference.upsampler import check_scale
 from bids_sr.models.registry import CUBIC as CUBIC_CARD
-from bids_sr.models.registry import ModelCard
+from bids_sr.models.registry import ModelCard, check_tells_uncertainty, read_trained_card
 from bids_sr.records import RELEVANT_OPTIONS, SCHEMA, fingerprint
 
 CUBIC = CUBIC_CARD.name
@@ -98,6 +100,11 @@ class SeriesPlan:
         return self.card.uses_t1w and self.series.t1w is not None
 
     @property
+    def tests_t1w(self) -> bool:
+        """Whether a part of the series is restored without the T1w too, to show what the T1w changed."""
+        return self.is_guided and self.config.self_check
+
+    @property
     def threads(self) -> int:
         """Processors that one stage may use."""
         return max(1, min(self.config.omp_nthreads, self.config.nprocs))
@@ -114,9 +121,54 @@ class SeriesPlan:
         t1w_gb = float(np.prod(self.t1w_shape)) * 4 / 1024**3 if card.uses_t1w else 0.0
         return float(estimate(self.source.shape, self.n_volumes, self.target.shape, card).peak_gb) + t1w_gb
 
+    @property
+    def checks_itself(self) -> bool:
+        """Whether the restoration is tried on the scan itself."""
+        return self.config.self_check and not self.self_check_hindrance
+
+    @property
+    def self_check_gb(self) -> float:
+        """Memory that the self-check takes, in GB: a restoration of the degraded scan, and what it is compared with."""
+        low = low_resolution_grid(self.source, np.array(checked_scale(self.source, self.target)))
+        n_volumes = min(self.n_volumes, N_B0 + MOST_WEIGHTED)
+        t1w_gb = float(np.prod(self.t1w_shape)) * 4 / 1024**3 if self.card.uses_t1w else 0.0
+        # The volumes as acquired, interpolated, restored and while they are fitted; maps, tissues and SSIM (float64).
+        compared_gb = float(np.prod(self.source.shape)) * 4 * (4 * n_volumes + 40) / 1024**3
+        return float(estimate(low.shape, n_volumes, self.source.shape, self.card).peak_gb) + t1w_gb + compared_gb
+
+    @property
+    def self_check_hindrance(self) -> str:
+        """Why the self-check cannot be done, in a sentence; empty where it can."""
+        if self.card.name == CUBIC:
+            return "The model is cubic interpolation itself, with which the check compares."
+        if max(checked_scale(self.source, self.target)) == 1:
+            return (
+                "No axis can be degraded: the voxels asked for are those acquired, or the field of view would keep "
+                f"fewer than {LEAST_VOXELS} voxels."
+            )
+        if self.self_check_gb > self.config.memory_gb:
+            return f"It needs {self.self_check_gb:.1f} GB of memory, and there are {self.config.memory_gb:.1f} (--mem)."
+        return ""
+
     def uri(self, path: Path) -> str:
         """BIDS URI of an input or output file."""
         return bids_uri(dataset_links(self.config), path)
+
+
+def card_of_run(config: Config) -> ModelCard:
+    """The card of the model that a run asks for.
+
+    Raises
+    ------
+    UnknownModelError, ModelCardError, UntrainedModelError
+        See `read_trained_card`.
+    CertainModelError
+        If the uncertainty is asked for, and the model does not tell it.
+    """
+    card = read_trained_card(config.model)
+    if config.uncertainty:
+        check_tells_uncertainty(card)
+    return card
 
 
 def plan_series(series: DwiSeries, config: Config, card: ModelCard, device: str) -> SeriesPlan:

@@ -23,6 +23,7 @@ from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializ
 from bids_sr.config import Config
 from bids_sr.errors import PluginFileError, WorkerKilledError
 from bids_sr.interfaces.failure import INTERRUPT_EXIT_CODE, Failure
+from bids_sr.workflows.slurm import WaitingSLURMGraphPlugin
 
 StatusCallback = Callable[[Node, str], None]
 SECONDS_TO_END = 5.0
@@ -148,6 +149,8 @@ def _plugin_from_file(file: Path, defaults: dict[str, Any]) -> Any:
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     name = content["plugin"]
     arguments = defaults | (content.get("plugin_args") or {})
+    if name == "SLURMGraph":
+        return WaitingSLURMGraphPlugin(arguments, file)
     if name.endswith("Graph"):
         reason = f"{name} returns before its jobs are done, so the results could not be collected. Use {name[:-5]}."
         raise PluginFileError(path=file, reason=reason)

@@ -12,7 +12,7 @@ from bids_sr.workflows.plan import CUBIC, SeriesPlan
 
 SERIES = ["dwi_file", "bval_file", "mask_file"]
 INPUTS = [*SERIES, "t1w_file", "registration"]
-OUTPUTS = ["sr_file", "cubic_file", "mask_file", "t1w", "seconds"]
+OUTPUTS = ["sr_file", "cubic_file", "deviations_file", "mask_file", "t1w", "seconds"]
 
 
 def init_super_resolution_wf(plan: SeriesPlan, name: str = "super_resolution") -> Workflow:
@@ -20,13 +20,14 @@ def init_super_resolution_wf(plan: SeriesPlan, name: str = "super_resolution") -
 
     Inputs (node ``inputs``): `dwi_file`, `bval_file`, `mask_file`, and for a model that uses it `t1w_file` with its
     `registration`. Outputs (node ``outputs``): `sr_file`, `cubic_file`, `mask_file` on the target grid, `t1w` (whether
-    the model saw it), `seconds`.
+    the model saw it), `seconds`; `deviations_file` where the uncertainty is asked for.
     """
     inputs = Node(IdentityInterface(INPUTS), name="inputs")
     mask = Node(
         TargetMask(**plan.target_inputs, random_seed=plan.config.random_seed), name="mask", mem_gb=preprocess_gb(plan)
     )
     restore = restore_node(plan, plan.config.model, "restore")
+    restore.inputs.deviations = plan.config.uncertainty
     # With cubic interpolation as the model the baseline is the result itself.
     cubic = restore if plan.card.name == CUBIC else restore_node(plan, CUBIC, "cubic")
     times = Node(Merge(2), name="times", run_without_submitting=True)
@@ -43,6 +44,8 @@ def init_super_resolution_wf(plan: SeriesPlan, name: str = "super_resolution") -
             (times, outputs, [("out", "seconds")]),
         ]
     )
+    if plan.config.uncertainty:
+        workflow.connect(restore, "deviations_file", outputs, "deviations_file")
     if cubic is not restore:
         workflow.connect([(inputs, cubic, [(field, field) for field in SERIES])])
         workflow.connect(cubic, "seconds", times, "in2")

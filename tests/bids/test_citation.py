@@ -108,3 +108,20 @@ def test_the_files_hold_the_cited_entries_and_no_other(tmp_path):
     assert set(re.findall(r"@\w+\{([\w-]+),", source)) == set(cited_keys(text))
     assert "https://arxiv.org/abs/2404.03209" in text
     assert sorted(file.name for file in tmp_path.iterdir()) == ["CITATION.bib", "CITATION.md"]
+
+
+def test_the_self_check_is_told_with_its_outcome_where_it_was_done():
+    done = [record() | {"self_check": {"done": True, "level": level}} for level in ("yes", "yes", "no")]
+    text = methods_text([*done, record() | {"self_check": {"done": False, "reason": "too thin"}}])
+    assert "degraded by the scale asked for" in text
+    assert "of 3 series, it helped on 2 and it did not help on 1." in text
+    assert "degraded by the scale" not in methods_text([record()])
+
+
+def test_the_guards_are_told_where_they_were_done():
+    undone = record() | {"t1w_effect": {"done": False, "reason": "Out of memory."}}
+    text = methods_text([undone | {"departure": {"done": True}}])
+    assert "sampled again with the acquired voxels" in text
+    assert "without it too" not in text
+    assert "without it too" in methods_text([record() | {"t1w_effect": {"done": True}}])
+    assert "sampled again" not in methods_text([record()])

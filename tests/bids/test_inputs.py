@@ -14,6 +14,7 @@ from bids_sr.bids.inputs import (
     join_entities,
     parse_entities,
     scan_series,
+    series_names,
     sort_entities,
     subject_labels,
 )
@@ -389,6 +390,17 @@ def test_database_of_another_dataset_is_refused(raw, tmp_path):
     other.dwi("sub-01")
     with pytest.raises(StaleDatabaseError):
         find(other, bids_database_dir=tmp_path / "db")
+
+
+def test_names_of_series_need_no_usable_files(raw, tmp_path):
+    """Only what the names say: the content may have been dropped, the gradients be missing."""
+    raw.dwi("sub-10_dir-AP", gradients=False)
+    (raw.root / "sub-2" / "dwi").mkdir(parents=True)
+    (raw.root / "sub-2/dwi/sub-2_dir-PA_dwi.nii.gz").symlink_to(tmp_path / "annex")
+    assert series_names(configure(raw.root)) == ["sub-2_dir-PA", "sub-10_dir-AP"]
+    assert series_names(configure(raw.root, filters={"dwi": {"direction": "AP"}})) == ["sub-10_dir-AP"]
+    preprocessed = qsiprep(tmp_path / "qsiprep")
+    assert series_names(configure(preprocessed.root)) == [one.stem for one in find(preprocessed)]
 
 
 # Real data

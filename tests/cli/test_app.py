@@ -77,6 +77,10 @@ class TestOptions:
         config = parse("--scale", "2", "--no-t1w", "--skip_bids_validator", "--notrack", "-vv", "--mem", "1.5G")
         assert (config.use_t1w, config.validate, config.verbosity, config.memory_gb) == (False, False, 2, 1.5)
 
+    def test_the_scan_is_checked_unless_told_otherwise(self):
+        assert parse("--scale", "2").self_check
+        assert not parse("--scale", "2", "--no-self-check").self_check
+
     @pytest.mark.parametrize("switch", ["--reports-only", "--boilerplate-only"])
     def test_no_grid_is_needed_for_text(self, switch):
         assert parse(switch).scale is None
@@ -119,7 +123,6 @@ class TestOptions:
             (["--scale", "2", "--use-plugin", "broken"], "not valid YAML"),
             (["--scale", "2", "--use-plugin", "list"], "key plugin"),
             (["--config-file", "broken"], "not valid TOML"),
-            (["--scale", "2", "--uncertainty"], "unrecognized"),
             (["--scale", "2", "--low-mem"], "unrecognized"),
             (["--scale", "2", "--dry"], "unrecognized"),
         ],
@@ -133,12 +136,19 @@ class TestOptions:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("level", "message"), [("group", "not part of this version"), ("Participant", "not an analysis level")]
-)
-def test_other_levels_are_refused(level, message):
-    with pytest.raises(ConfigurationError, match=message):
+@pytest.mark.parametrize("level", ["Participant", "session"])
+def test_other_levels_are_refused(level):
+    with pytest.raises(ConfigurationError, match="not an analysis level; there are participant, group"):
         parse_args(["raw", "out", level, "--scale", "2"])
+
+
+@pytest.mark.usefixtures("raw")
+def test_the_group_level_needs_no_grid_and_both_levels_do():
+    assert parse_args(["raw", "out", "group"]).analysis_levels == ("group",)
+    both = parse_args(["raw", "out", "participant", "group", "--scale", "2"])
+    assert both.analysis_levels == ("participant", "group")
+    with pytest.raises(ConfigurationError, match="--output-resolution"):
+        parse_args(["raw", "out", "participant", "group"])
 
 
 # The program
@@ -224,7 +234,8 @@ class TestDryRun:
         status, printed = dry_run(capsys, "--output-resolution", "1")
         assert status == 0
         heading, first, second, *_ = printed.out.splitlines()
-        assert heading.split() == ["series", "volumes", "t1w", "mask", "acquired", "asked", "time", "memory"]
+        names = ["series", "volumes", "t1w", "mask", "acquired", "asked", "self-check", "time", "memory"]
+        assert heading.split() == names
         assert first.startswith("sub-01 dir-AP")
         assert "none" in first
         assert "sub-02_T1w.nii.gz (same session)" in second

@@ -11,14 +11,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bids_sr import companions
 from bids_sr.bids import outputs
 from bids_sr.cli import evaluate
 from bids_sr.cli.evaluate import build_parser, main, parse_scale, scale_text, trained_on, within
 from bids_sr.degradation import PROFILES
+from bids_sr.dwi.registration import Registration
 from bids_sr.errors import NoSignalError
 from bids_sr.evaluation import process
 from bids_sr.evaluation.process import Cost
 from bids_sr.models.registry import ModelCard, build_model, save_model
+from tests.made_models import save_tiny_model
 
 TINY = {"features": 4, "growth": 4, "blocks": 1, "layers": 1, "feature_channels": 4, "hidden": 8, "stages": 1}
 
@@ -99,7 +102,7 @@ def test_the_summary_and_the_figure_are_there(finished):
     text = (finished / "summary.md").read_text()
     assert "- light: " in text
     assert "the b0 volumes and 6 weighted ones" in text
-    assert "| 2 | cubic | 1 |" in text
+    assert "| 2 | cubic | 1 | 0 |" in text
     assert (finished / "figure.svg").stat().st_size > 5000
     assert (finished / "figure.png").stat().st_size > 5000
     assert not list(finished.glob(".scratch*"))
@@ -181,22 +184,36 @@ def test_models_of_the_same_name_are_told_apart_by_their_cards(dataset, tmp_path
     assert len(restored) == 3, "only the model that was trained anew runs again"
 
 
-def test_a_model_that_takes_a_t1w_is_given_it(dataset, tmp_path, restored, monkeypatch):
+@pytest.mark.parametrize("guided", [True, False], ids=["guided", "t1w as input"])
+def test_a_model_that_uses_the_t1w_is_given_it(dataset, tmp_path, restored, monkeypatch, capsys, guided):
     given_t1w = []
 
     def stand_in(order, folder, progress, label):
         given_t1w.append((folder / "t1w.npy").exists())
         return np.ones((*order.target.shape, len(order.bvals)), np.float32), Cost(1.0, 0.5, 0.0)
 
+    def agreeing(agreement):
+        monkeypatch.setattr(
+            companions, "register_rigid", lambda *_: Registration(np.eye(4), 1, agreement, -0.3, 0, 0, "")
+        )
+
+    def t1w_of(table_name, column, *options):
+        assert main([str(dataset), str(tmp_path / "out"), "--volumes", "6", "--models", *options]) == 0
+        return [row[column] for row in table(tmp_path / "out", table_name)]
+
     monkeypatch.setattr(process, "restore_apart", stand_in)
-    monkeypatch.setattr("bids_sr.evaluation.reading.read_t1w", lambda *_: (np.ones((2, 2, 2), np.float32), ""))
-    taking = card(tmp_path, ("volume", "b0", "t1w"))
-    assert main([str(dataset), str(tmp_path / "out"), "--models", taking, "cubic", "--volumes", "6"]) == 0
-    assert [row["t1w"] for row in table(tmp_path / "out", "scans")] == ["True", "False"]
-    monkeypatch.setattr("bids_sr.evaluation.reading.read_t1w", lambda *_: (None, "there is none"))
-    assert main([str(dataset), str(tmp_path / "out"), "--models", taking, "--overwrite", "--volumes", "6"]) == 0
-    assert [row["t1w"] for row in table(tmp_path / "out", "scans")] == ["False"]
-    assert given_t1w == [True, True, False]
+    agreeing(0.5)
+    using = save_tiny_model(tmp_path, ("volume", "b0") if guided else ("volume", "b0", "t1w"), guided=guided)
+    assert t1w_of("scans", "t1w", using, "cubic") == ["True", "False"]
+    assert t1w_of("subjects", "n_t1w", using, "cubic") == ["1", "0"]
+    assert given_t1w == [True, True]
+    agreeing(0.05)
+    assert t1w_of("scans", "t1w", using, "--overwrite") == ["False"]
+    assert "restored without a T1w: it shares little with the b0 (agreement 0.050" in capsys.readouterr().err
+    agreeing(0.5)
+    assert t1w_of("scans", "t1w", using, "--no-t1w") == ["False"]
+    assert given_t1w == [True, True, False, False]
+    assert capsys.readouterr().err == "1 restorations, 0 of them finished before\n"
 
 
 def test_a_restoration_that_fails_does_not_stop_the_others(dataset, tmp_path, restored, monkeypatch, capsys):

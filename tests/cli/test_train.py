@@ -234,6 +234,21 @@ def test_training_and_validating_on_one_subject_is_refused(packs, tmp_path, caps
     assert "sub-01" in one_line(capsys)
 
 
-def test_it_is_said_when_no_scan_has_the_t1w_that_a_model_wants(packs, tmp_path, capsys):
-    assert fit(packs, tmp_path, preset='inputs = ["volume", "b0", "shell", "t1w"]\n' + PRESET) == 0
-    assert "no scan has a T1w" in capsys.readouterr().err
+GUIDED = PRESET.replace("residual = true", "residual = true\nguided = true")
+
+
+@pytest.mark.parametrize(
+    ("preset", "said"),
+    [
+        ('inputs = ["volume", "b0", "shell", "t1w"]\n' + PRESET, "the model will not learn to use one"),
+        (GUIDED, "the model will learn to use one from pictures made of the scans alone"),
+        (GUIDED.replace("[optimization]", "[patches.guide]\nmade = 0\n[optimization]"), "will not learn to use one"),
+        (PRESET, None),
+    ],
+    ids=["as input", "guided", "guided without made pictures", "not used"],
+)
+def test_it_is_said_when_no_scan_has_the_t1w_that_a_model_wants(packs, tmp_path, capsys, preset, said):
+    assert fit(packs, tmp_path, preset=preset) == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if "no scan has a T1w" in line]
+    assert len(warned) == (said is not None)
+    assert all(line.startswith("bids-sr-train: warning: ") and line.endswith(said) for line in warned)

@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from bids_sr.dwi.registration import register_rigid
+from bids_sr.dwi.registration import _rank_correlation, register_rigid
 from bids_sr.errors import T1wRegistrationError
 
 T1W_AFFINE = np.array([[0, 0, 3.0, -98.0], [3.0, 0, 0, -120], [0, 3.0, 0, -125], [0, 0, 0, 1]])
@@ -106,6 +106,23 @@ def test_strangers_agree_less(head):
     own = register_rigid(b0, B0_AFFINE, mask, t1w, T1W_AFFINE, sloppy=True)
     stranger = register_rigid(b0, B0_AFFINE, mask, t1w[::-1, :, ::-1], T1W_AFFINE, sloppy=True)
     assert stranger.agreement < 0.8 * own.agreement
+
+
+def test_an_inverted_contrast_is_told_and_lies_where_the_other_does(head):
+    b0, mask, t1w = head
+    own = register_rigid(b0, B0_AFFINE, mask, t1w, T1W_AFFINE, sloppy=True)
+    inverted = register_rigid(
+        b0, B0_AFFINE, mask, np.where(t1w > 0.05 * t1w.max(), 1.2 * t1w.max() - t1w, 0), T1W_AFFINE, sloppy=True
+    )
+    assert own.contrast < 0 < 0.1 < inverted.contrast
+    assert error_in_the_brain(mask, inverted.matrix @ np.linalg.inv(own.matrix)) < 1
+
+
+@pytest.mark.parametrize(
+    ("joint", "expected"), [(np.eye(5) / 5, 1), (np.eye(5)[::-1] / 5, -1), (np.full((4, 4), 1 / 16), 0)]
+)
+def test_the_rank_correlation_of_known_distributions(joint, expected):
+    assert _rank_correlation(joint) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("broken", ["t1w", "b0", "mask"])

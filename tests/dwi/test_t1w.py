@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from bids_sr.degradation import FWHM_TO_SIGMA
-from bids_sr.dwi.t1w import refined_t1w, refinement, scaled_t1w, t1w_channel, t1w_on_grid
+from bids_sr.dwi.t1w import (
+    T1wImage,
+    by_parts,
+    refined_t1w,
+    refinement,
+    scaled_t1w,
+    t1w_channel,
+    t1w_guide,
+    t1w_on_grid,
+)
 from bids_sr.geometry import Grid
 
 
@@ -252,3 +261,25 @@ def test_only_the_part_around_the_brain_is_read():
     assert channel.any()
     assert proxy.read < 130**3
     assert time.monotonic() - start < 10
+
+
+def test_the_parts_of_voxels_are_the_halves_along_each_axis():
+    fine = np.random.default_rng(0).random((4, 6, 8)).astype(np.float32)
+    parts = by_parts(fine).reshape(2, 2, 2, 2, 3, 4)
+    for i, j, k in np.ndindex(2, 2, 2):
+        np.testing.assert_array_equal(parts[i, j, k], fine[i::2, j::2, k::2])
+
+
+def test_a_guide_is_the_t1w_on_halves_of_the_voxels_and_on_the_target():
+    mask, target = whole(GRID), GRID.scaled(np.full(3, 1.5))
+    guide = t1w_guide(T1wImage(head(), T1W_GRID), GRID, mask, target, whole(target))
+    halves = GRID.scaled(np.full(3, 2.0))
+    expected = t1w_channel(head(), T1W_GRID, halves, whole(halves))
+    np.testing.assert_array_equal(guide.parts[3], expected[::2, 1::2, 1::2])
+    np.testing.assert_array_equal(guide.target, t1w_channel(head(), T1W_GRID, target, whole(target)))
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0, np.nan])
+def test_a_t1w_that_shows_nothing_is_no_guide(value):
+    image = T1wImage(np.full(T1W_GRID.shape, value, np.float32), T1W_GRID)
+    assert t1w_guide(image, GRID, whole(GRID), GRID, whole(GRID)) is None

@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from bids_sr.dwi.t1w import T1wImage, t1w_channel
 from bids_sr.errors import RestorationKilledError, UnknownModelError
 from bids_sr.evaluation.benchmark import degrade_reference
 from bids_sr.evaluation.process import Order, hand_over, peak_memory_gb, restore_apart
 from bids_sr.inference.upsampler import restore_volumes
 from bids_sr.models.base import Signal
 from bids_sr.models.interpolation import CubicSpline
+from bids_sr.models.registry import load_model
 from tests.evaluation.made import killed, reference, silent
+from tests.made_models import save_tiny_model
 
 REFERENCE = reference(6)
 DEGRADED = degrade_reference(REFERENCE, (2.0, 2.0, 1.0))
@@ -33,6 +36,27 @@ def test_the_result_is_that_of_the_core_and_the_memory_its_own(tmp_path):
     assert 0.05 < cost.peak_gb < peak_memory_gb() - 0.3
     assert 0 < cost.seconds < 10
     assert cost.gpu_gb == 0
+
+
+@pytest.mark.parametrize("guided", [True, False], ids=["guided", "t1w as input"])
+def test_the_t1w_reaches_the_model_that_uses_it(tmp_path, guided):
+    inputs = ("volume",) if guided else ("volume", "t1w")
+    model = save_tiny_model(tmp_path, inputs, guided=guided)
+    fine = REFERENCE.grid.scaled(np.full(3, 2.0))
+    t1w = T1wImage(np.random.default_rng(0).random(fine.shape).astype(np.float32), fine)
+    hand_over(DEGRADED, t1w, tmp_path)
+    restored, _ = restore_apart(order(model), tmp_path, silent, "made")
+    network, card = load_model(model, torch.device("cpu"))
+    shown = {"guide": t1w, "t1w": t1w_channel(t1w.voxels, t1w.grid, DEGRADED.grid, DEGRADED.mask)}
+    expected, without = (
+        np.stack(list(restore_volumes(
+            DEGRADED.data, REFERENCE.gradients.bvals, DEGRADED.grid, REFERENCE.grid, DEGRADED.mask, network,
+            signal=card.signal, b0_threshold=50.0, device=torch.device("cpu"), **given,
+        )), axis=-1)
+        for given in (shown, {})
+    )  # fmt: skip
+    np.testing.assert_allclose(restored, expected, rtol=1e-4, atol=1e-3)
+    assert np.abs(restored - without).max() > 1
 
 
 def test_a_process_that_is_killed_is_told_in_one_line(tmp_path):

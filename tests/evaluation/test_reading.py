@@ -7,10 +7,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bids_sr import companions
 from bids_sr.bids.inputs import DwiSeries
 from bids_sr.dwi.registration import Registration
 from bids_sr.errors import EmptyMaskError, GradientDirectionsError, MaskGridError, NotFourDimensionalError
-from bids_sr.evaluation import reading
 from bids_sr.evaluation.benchmark import degrade_reference
 from bids_sr.evaluation.reading import read_reference, read_t1w
 from tests.evaluation.made import SHAPE, reference
@@ -38,7 +38,7 @@ def registration(agreement: float) -> Registration:
     """A shift by a world of 4 mm along x."""
     matrix = np.eye(4)
     matrix[0, 3] = 4
-    return Registration(matrix, 1.0, agreement, 0.0, 4.0, "scanner")
+    return Registration(matrix, 1.0, agreement, -0.3, 0.0, 4.0, "scanner")
 
 
 def test_a_series_is_read_with_the_mask_that_comes_with_it(series):
@@ -87,27 +87,47 @@ def test_volumes_whose_directions_give_no_tensor_are_refused(series):
         read_reference(series, 50.0, 6)
 
 
+def halves(folder: Path) -> Path:
+    """A T1w of 1 mm, twice as fine as the series: a dark and a bright half along x."""
+    image = np.where(np.arange(32)[:, None, None] < 16, 100.0, 1000.0) * np.ones((32, 28, 24))
+    return write(folder / "t1w.nii", image.astype(np.float32), size=1.0)
+
+
 def test_the_t1w_lies_where_the_registration_puts_it(series, tmp_path, monkeypatch):
-    """Dark and bright halves, moved by one degraded voxel along x."""
-    halves = np.where(np.arange(32)[:, None, None] < 16, 100.0, 1000.0) * np.ones((32, 28, 24))
-    t1w = write(tmp_path / "t1w.nii", halves.astype(np.float32), size=1.0)
+    """Moved by one degraded voxel along x, with its voxels untouched; registered to what a run would see."""
+    seen = []
+
+    def register(b0, affine, mask, *_):
+        seen.append((b0, affine, mask))
+        return registration(agreement=0.5)
+
     degraded = degrade_reference(REFERENCE, (2.0, 2.0, 2.0))
-    aligned, why = read_t1w(replace(series, t1w=t1w, t1w_is_aligned=True), degraded, REFERENCE)
+    aligned, why = read_t1w(replace(series, t1w=halves(tmp_path), t1w_is_aligned=True), degraded, REFERENCE)
     assert why == ""
-    assert not aligned[~degraded.mask].any()
-    monkeypatch.setattr(reading, "register_rigid", lambda *_: registration(agreement=0.5))
-    moved, _ = read_t1w(replace(series, t1w=t1w), degraded, REFERENCE)
-    np.testing.assert_allclose(moved[2:6, 3, 3], aligned[1:5, 3, 3], atol=0.02)
-    assert aligned[2, 3, 3] < 0.1 < 0.9 < aligned[5, 3, 3]
+    assert aligned.voxels.shape == (32, 28, 24)
+    monkeypatch.setattr(companions, "register_rigid", register)
+    moved, _ = read_t1w(replace(series, t1w=tmp_path / "t1w.nii"), degraded, REFERENCE)
+    np.testing.assert_array_equal(moved.voxels, aligned.voxels)
+    shift = moved.grid.affine - aligned.grid.affine
+    assert shift[0, 3] == 4
+    assert np.count_nonzero(shift) == 1
+    ((b0, affine, mask),) = seen
+    assert b0.shape == mask.shape == degraded.mask.shape
+    np.testing.assert_array_equal(affine, degraded.grid.affine)
 
 
 def test_a_t1w_that_does_not_fit_is_left_out_and_the_reason_told(series, tmp_path, monkeypatch):
     degraded = degrade_reference(REFERENCE, (2.0, 2.0, 2.0))
     assert read_t1w(series, degraded, REFERENCE) == (None, "there is none")
     flat = replace(series, t1w=write(tmp_path / "flat.nii", ONES))
-    channel, why = read_t1w(flat, degraded, REFERENCE)
-    assert channel is None
+    image, why = read_t1w(flat, degraded, REFERENCE)
+    assert image is None
     assert "constant" in why
-    monkeypatch.setattr(reading, "register_rigid", lambda *_: registration(agreement=0.05))
-    assert "agreement 0.05" in read_t1w(flat, degraded, REFERENCE)[1]
-    assert read_t1w(replace(flat, t1w_is_aligned=True), degraded, REFERENCE)[0] is None
+    monkeypatch.setattr(companions, "register_rigid", lambda *_: registration(agreement=0.05))
+    other = replace(series, t1w=halves(tmp_path))
+    image, why = read_t1w(other, degraded, REFERENCE)
+    assert image is None
+    assert "agreement 0.05" in why
+    assert read_t1w(replace(flat, t1w_is_aligned=True), degraded, REFERENCE) == (
+        None, "it shows nothing where the brain is"
+    )  # fmt: skip

@@ -51,6 +51,16 @@ def test_series_count_within_their_subject_and_subjects_alike():
     assert len(volume_rows(scans)) == 6
 
 
+def test_it_is_told_of_which_subjects_the_model_was_given_the_t1w():
+    """A subject counts if each of its series came with one."""
+    given = [("sub-01", 1, True), ("sub-01", 2, True), ("sub-02", 1, True), ("sub-02", 2, False)]
+    scans = [result(subject, f"{subject}_run-{run}", t1w=t1w) for subject, run, t1w in given]
+    assert [(row["n_series"], row["n_t1w"]) for row in subject_rows(scans)] == [(2, 2), (2, 1)]
+    (group,) = groups(scans)
+    assert group.with_t1w == ("sub-01",)
+    assert "| 2 | light | 2 | 1 | 22.00" in summary(scans, "")
+
+
 def test_models_and_scales_are_not_mixed():
     found = groups([result(), result(model="cubic"), result(scale="3"), result("sub-02")])
     assert [(group.scale, group.model, len(group.subjects)) for group in found] == [
@@ -103,8 +113,8 @@ def test_the_summary_holds_every_model_and_scale():
     results = [result(), result("sub-02"), result(model="cubic")]
     text = summary(results, "# Title")
     assert text.startswith("# Title\n")
-    assert "| 2 | light | 2 | 22.00 ± 0.00 |" in text
-    assert "| 2 | cubic | 1 | 22.00 |" in text
+    assert "| 2 | light | 2 | 0 | 22.00 ± 0.00 |" in text
+    assert "| 2 | cubic | 1 | 0 | 22.00 |" in text
     assert "GPU" not in text
     assert "not made for" not in text
 

@@ -69,6 +69,18 @@ def test_the_operations_of_the_network_are_counted(arguments):
     assert 2 * (asked - nothing_asked) == pytest.approx(decoder.get_total_flops(), rel=0.01)
 
 
+def test_guidance_costs_the_operations_that_it_takes():
+    arguments = read_card("light").arguments | {"guided": True}
+    model = build_model("csr_dmri", arguments, 3)
+    encoded = model.encode(torch.rand(1, 11, 4, 4, 4), ANY)
+    with FlopCounterMode(display=False) as decoder:
+        model.query(encoded, torch.rand(100, 3), torch.full((3,), 0.5), torch.rand(100, 28))
+    guided, light = ModelCard("x", "", "csr_dmri", arguments), read_card("light")
+    nothing_asked, asked = (_work((4, 4, 4), CELL, queries, guided).operations for queries in (0, 100))
+    assert 2 * (asked - nothing_asked) == pytest.approx(decoder.get_total_flops(), rel=0.01)
+    assert estimate(SMALL, 1, LARGE, guided).peak_gb > estimate(SMALL, 1, LARGE, light).peak_gb
+
+
 @pytest.mark.parametrize("scale", [None, 2])
 @pytest.mark.parametrize("slab_values", [10**9, 1], ids=["whole", "slabs"])
 @pytest.mark.parametrize("architecture", ["dcsrn", "rescnn3d", "rdn"])

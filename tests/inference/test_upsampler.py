@@ -4,10 +4,19 @@ import numpy as np
 import pytest
 import torch
 
+from bids_sr.dwi.t1w import T1wImage
 from bids_sr.errors import ScaleTooLargeError
 from bids_sr.geometry import Grid, points_in
-from bids_sr.inference.upsampler import GROWTH, check_scale, halo, plan_restoration, restore_mask, restore_volumes
-from bids_sr.models.base import NORMALIZATIONS, Signal, TrainableModel
+from bids_sr.inference.upsampler import (
+    GROWTH,
+    Stencils,
+    check_scale,
+    halo,
+    plan_restoration,
+    restore_mask,
+    restore_volumes,
+)
+from bids_sr.models.base import NORMALIZATIONS, SUBPOSITIONS, Signal, TrainableModel
 from bids_sr.models.interpolation import CubicSpline, cubic_on_grid
 from bids_sr.models.registry import ModelCard, build_model
 
@@ -44,9 +53,9 @@ def mask():
     return mask
 
 
-def restored(series, target, mask, model, signal=PLAIN, t1w=None):
+def restored(series, target, mask, model, signal=PLAIN, t1w=None, guide=None):
     volumes = restore_volumes(
-        series, BVALS, GRID, target, mask, model, signal=signal, t1w=t1w, b0_threshold=50, device=CPU
+        series, BVALS, GRID, target, mask, model, signal=signal, t1w=t1w, guide=guide, b0_threshold=50, device=CPU
     )
     return np.stack(list(volumes), -1)
 
@@ -242,3 +251,133 @@ def test_what_lies_beyond_the_halo_hardly_changes_the_brain(monkeypatch):
     limit = 1e-4 * np.ptp(exact)
     np.testing.assert_allclose(exact, whole, atol=1e-2 * limit)
     assert np.abs(usual - exact).max() < limit < np.abs(narrow - exact).max()
+
+
+# Guided by a T1w at its own resolution
+
+AT_ITS_OWN = Signal(guided=True)
+T1W_GRID = GRID.scaled(np.full(3, 2.0))
+
+
+def guided_network(head: float = 0.5) -> TrainableModel:
+    torch.manual_seed(0)
+    model = build_model("csr_dmri", SMALL | {"guided": True}, 3)
+    torch.nn.init.normal_(model.decoder.stages[-1][-1].weight, std=head)
+    torch.nn.init.normal_(model.filter.weight, std=head)
+    return model.eval().requires_grad_(False)
+
+
+def head_of(seed: int = 1) -> T1wImage:
+    return T1wImage(np.random.default_rng(seed).uniform(1, 9, T1W_GRID.shape).astype(np.float32), T1W_GRID)
+
+
+def test_stencils_are_the_neighbours_of_what_is_restored():
+    random = np.random.default_rng(0)
+    t1w, voxels = random.random((5, 6, 7)).astype(np.float32), random.random((5, 6, 7)) < 0.4
+    guides = torch.cat(list(Stencils(t1w, voxels, CPU).chunks(16))).numpy()
+    padded = np.pad(t1w, 1)
+    expected = [padded[i : i + 3, j : j + 3, k : k + 3].ravel() for i, j, k in np.argwhere(voxels)]
+    np.testing.assert_array_equal(guides[:, :-1], expected)
+    np.testing.assert_array_equal(guides[:, -1], 1)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_a_t1w_of_zeros_restores_as_none(series, mask, normalization):
+    target, model = GRID.resized((20, 21, 18)), guided_network()
+    signal = Signal(normalization=normalization, guided=True)
+    blank = T1wImage(np.zeros(T1W_GRID.shape, np.float32), T1W_GRID)
+    none, zeros, guided, other = (
+        restored(series, target, mask, model, signal, guide=image) for image in (None, blank, head_of(), head_of(2))
+    )
+    np.testing.assert_array_equal(zeros, none)
+    assert not np.allclose(guided, none)
+    assert not np.allclose(guided, other)
+    assert np.isfinite(guided).all()
+
+
+def test_guided_at_scale_one_the_scan_comes_back(series, mask):
+    result = restored(series, GRID, mask, guided_network(), AT_ITS_OWN, guide=head_of())
+    np.testing.assert_allclose(result, series, rtol=1e-4)
+
+
+def test_a_model_that_is_not_guided_never_sees_the_t1w(series, mask):
+    model, target = network(), GRID.resized((20, 21, 18))
+    np.testing.assert_array_equal(
+        restored(series, target, mask, model, guide=head_of()), restored(series, target, mask, model)
+    )
+
+
+def test_a_network_that_only_filters_gives_the_detail_of_the_t1w(mask):
+    """Volumes of one intensity, and a T1w that is a ramp across each voxel's neighbours: what is added is known."""
+    model = guided_network(head=0)
+    model.filter.bias[14], model.filter.bias[12] = 1, -1
+    ramp = np.indices(T1W_GRID.shape)[2].astype(np.float32)
+    target = GRID.scaled(np.full(3, 2.0))
+    series = np.full((*GRID.shape, 3), 100, np.float32)
+    result = restored(series, target, mask, model, AT_ITS_OWN, guide=T1wImage(ramp, T1W_GRID))[..., 1]
+    inner = restore_mask(mask, GRID, target)
+    inner &= np.roll(inner, 1, 2) & np.roll(inner, -1, 2)
+    # The brain is 8 target voxels high, so from one to the next the scaled T1w rises by a seventh.
+    np.testing.assert_allclose(result[inner], 100 * (1 + 2 / 7), rtol=1e-3)
+
+
+def test_the_parts_of_a_voxel_lie_where_its_halves_lie(series, mask):
+    """A ramp of the T1w along an axis rises from one part to the next along it, by half of what voxels rise by."""
+    seen = []
+
+    class Spy(CubicSpline):
+        def encode(self, channels, lattice):
+            seen.append(channels[0, -SUBPOSITIONS:].numpy())
+            return super().encode(channels, lattice)
+
+        def query(self, encoded, points, cell, guide):
+            return super().query(encoded, points, cell)
+
+    whole = np.ones(GRID.shape, bool)
+    for axis in range(3):
+        ramp = np.indices(T1W_GRID.shape)[axis].astype(np.float32)
+        restored(series, GRID.scaled(np.full(3, 1.5)), whole, Spy(), AT_ITS_OWN, guide=T1wImage(ramp, T1W_GRID))
+        parts = seen[-1].reshape(2, 2, 2, *GRID.shape)
+        inner = (slice(3, -3),) * 3
+        step = np.diff(parts.mean((0, 1, 2)), axis=axis)[inner].mean()
+        assert step == pytest.approx(1 / (GRID.shape[axis] - 0.5), rel=0.05)
+        for other in range(3):
+            expected = step / 2 if other == axis else 0
+            np.testing.assert_allclose(np.diff(parts, axis=other).mean((0, 1, 2))[inner], expected, atol=1e-4)
+
+
+def test_guided_a_crop_of_the_scan_restores_as_the_scan():
+    grid = Grid((40, 24, 24), np.diag([2.0, 2, 2, 1]))
+    series = np.random.default_rng(3).uniform(50, 150, (*grid.shape, 2)).astype(np.float32)
+    mask = np.zeros(grid.shape, bool)
+    mask[18:22, 10:14, 10:14] = True
+    fine = grid.scaled(np.full(3, 2.0))
+    t1w = T1wImage(np.random.default_rng(4).uniform(1, 9, fine.shape).astype(np.float32), fine)
+    model, start, size = guided_network(), np.array([8, 0, 0]), (24, 24, 24)
+
+    def brain(data, source, inside):
+        target = source.scaled(np.full(3, 1.5))
+        volumes = restore_volumes(
+            data, BVALS[:2], source, target, inside, model, signal=AT_ITS_OWN, guide=t1w, b0_threshold=50, device=CPU
+        )
+        return list(volumes)[1][restore_mask(inside, source, target)]
+
+    whole = brain(series, grid, mask)
+    cropped = brain(series[8:32], grid.cropped(start, size), mask[8:32])
+    np.testing.assert_allclose(cropped, whole, atol=1e-4 * np.ptp(whole))
+
+
+def test_deviations_come_in_the_units_of_the_scan_where_it_is_restored(series, mask):
+    torch.manual_seed(0)
+    model = build_model("csr_dmri", SMALL | {"spread": True}, 3).eval().requires_grad_(False)
+    torch.nn.init.constant_(model.spread.bias, np.log(0.1))
+    target = GRID.__class__((28, 30, 24), GRID.affine @ np.diag([0.5, 0.5, 0.5, 1]))
+    options = {"signal": PLAIN, "b0_threshold": 50, "device": CPU}
+    both = list(restore_volumes(series, BVALS, GRID, target, mask, model, deviations=True, **options))
+    plain = list(restore_volumes(series, BVALS, GRID, target, mask, model, **options))
+    inside = plan_restoration(mask, GRID, target, model.radius).voxels
+    means = [series[..., :1].mean(-1), series[..., 1:].mean(-1)]
+    for volume, shell, alone in zip(both, (0, 1, 1), plain, strict=True):
+        np.testing.assert_array_equal(volume[0], alone)
+        np.testing.assert_allclose(volume[1][inside], 0.1 * np.median(means[shell][mask]), rtol=1e-5)
+        assert not volume[1][~inside].any()

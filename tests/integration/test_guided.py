@@ -1,6 +1,7 @@
 """A model that uses the T1w and divides by the b0 runs through the app: with the T1w, without it, with a wrong one."""
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -14,8 +15,8 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def run(dataset, tmp_path_factory):
-    """Runs the app with some options; gives its record, its restored series and the methods text."""
-    card = save_tiny_model(tmp_path_factory.mktemp("model"), ("volume", "t1w"), "b0")
+    """Runs the app with some options; gives its record, its restored series, the methods text and its output folder."""
+    card = save_tiny_model(tmp_path_factory.mktemp("model"), ("volume", "b0"), "b0", guided=True)
 
     def with_options(*options):
         folder = tmp_path_factory.mktemp("run")
@@ -28,7 +29,7 @@ def run(dataset, tmp_path_factory):
         assert main(words) == 0
         assert record.stat().st_mtime_ns == before
         data = nib.load(image).get_fdata(dtype=np.float32)
-        return json.loads(record.read_text()), data, (folder / "out" / "CITATION.md").read_text()
+        return json.loads(record.read_text()), data, (folder / "out" / "CITATION.md").read_text(), folder / "out"
 
     return with_options
 
@@ -44,7 +45,7 @@ def alone(run):
 
 
 def test_the_t1w_takes_part_and_this_is_told(guided):
-    record, data, methods = guided
+    record, data, methods, _ = guided
     assert record["model"]["uses_t1w"]
     assert record["t1w"] == {"used": True, "reason": ""}
     assert not any("zeros" in warning for warning in record["warnings"])
@@ -54,25 +55,89 @@ def test_the_t1w_takes_part_and_this_is_told(guided):
 
 
 def test_without_it_the_model_sees_zeros_and_this_is_told_once(alone):
-    record, data, methods = alone
+    record, data, methods, _ = alone
     assert record["t1w"] == {"used": False, "reason": "there is none"}
     assert sum("zeros" in warning for warning in record["warnings"]) == 1
     assert "was given zeros in its place" in methods
     assert np.isfinite(data).all()
 
 
+def test_the_scan_is_checked_with_the_t1w_and_without(guided, alone):
+    checks = [record["self_check"] for record, *_ in (guided, alone)]
+    assert all(check["done"] for check in checks)
+    assert checks[0]["rows"] != checks[1]["rows"]
+    assert {row["tissue"] for row in checks[0]["rows"]} == {"brain", "WM", "GM", "CSF"}
+    assert {row["measure"] for row in checks[0]["rows"]} == {"PSNR", "SSIM", "FA", "MD", "V1"}
+    assert any(name.endswith("_desc-selfcheck_stats.tsv") for name in guided[0]["outputs"])
+    assert "volumes of each were degraded" in guided[2]
+
+
+@pytest.mark.parametrize(("desc", "field"), [("departure", "BValues"), ("t1weffect", "Volumes")])
+def test_the_maps_of_the_guards_lie_on_the_acquired_grid_and_say_what_they_are(dataset, guided, desc, field):
+    record, *_, out = guided
+    (file,) = out.rglob(f"*_desc-{desc}_dwimap.nii.gz")
+    image, acquired = nib.load(file), nib.load(next(dataset.glob("sub-*/dwi/sub-*_dwi.nii.gz")))
+    assert "_res-" not in file.name
+    assert image.shape[:3] == acquired.shape[:3]
+    np.testing.assert_allclose(image.affine, acquired.affine)
+    assert image.get_fdata().any()
+    assert str(file.relative_to(out)) in record["outputs"]
+    sidecar = json.loads(Path(str(file).replace(".nii.gz", ".json")).read_text())
+    assert sidecar["SkullStripped"]
+    assert [uri.partition("sub-")[0] for uri in sidecar["Sources"]] == ["bids:raw:", "bids::"]
+    assert (out / sidecar["Sources"][1].removeprefix("bids::")).is_file()
+    assert sidecar["RestoredVoxelSizes"] == record["grids"]["target"]["voxel_sizes"]
+    assert len(sidecar[field]) == {"departure": image.shape[3] if image.ndim == 4 else 0, "t1weffect": 4}[desc]
+
+
+def test_the_guards_are_in_the_record_and_in_the_report(guided):
+    record, *_, out = guided
+    report = next(out.glob("sub-*.html")).read_text()
+    for part in ("departure", "t1w_effect"):
+        assert record[part]["done"]
+        names = [name for name in record["outputs"] if f"_desc-{part.replace('_e', 'E')}" in name]
+        assert any(name.endswith(".webp") for name in names)
+        assert record[part]["sentence"].split(".")[0] in report
+    assert set(record["t1w_effect"]["tissues"]) == {"brain", "WM", "GM", "CSF"}
+    assert record["seconds"]["guards"] > 0
+
+
+def test_every_output_is_in_the_documentation(guided):
+    page = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text()
+    names = [Path(name).name for name in guided[0]["outputs"] if "/figures/" not in name]
+    kinds = {name.rpartition("_desc-")[2].removesuffix(".gz").rpartition(".")[0] for name in names}
+    assert {"sr_dwi", "t1weffect_dwimap", "departure_dwimap"} <= kinds
+    assert [kind for kind in kinds if f"desc-{kind}" not in page] == []
+
+
+def test_without_a_t1w_there_is_nothing_of_its_effect(alone):
+    record, *_, out = alone
+    assert record["departure"]["done"]
+    assert "t1w_effect" not in record
+    assert not list(out.rglob("*t1w[eE]ffect*"))
+    assert "What did the T1w change?" not in next(out.glob("sub-*.html")).read_text()
+
+
 def test_the_t1w_makes_a_difference(guided, alone):
     assert not np.allclose(guided[1], alone[1])
 
 
-def test_the_t1w_of_something_else_is_not_shown(dataset, run, guided, alone, capfd):
-    """Noise in the place of the head: the registration shares too little, and the result is that without a T1w."""
+def fails(*_, **__):
+    raise MemoryError
+
+
+def test_the_t1w_of_something_else_is_not_shown(dataset, run, guided, alone, capfd, monkeypatch):
+    """Noise in the place of the head: the registration shares too little, and the result is that without a T1w.
+
+    One of the guards fails in the same run, which then says so and is done all the same.
+    """
+    monkeypatch.setattr("bids_sr.interfaces.consistency.departure", fails)
     (file,) = dataset.rglob("*_T1w.nii.gz")
     image, content = nib.load(file), file.read_bytes()
     noise = np.random.default_rng(0).uniform(0, 1000, image.shape).astype(np.float32)
     nib.Nifti1Image(noise, image.affine).to_filename(file)
     try:
-        record, data, _ = run()
+        record, data, _, out = run()
     finally:
         file.write_bytes(content)
     assert record["fingerprint"] != guided[0]["fingerprint"]
@@ -81,3 +146,8 @@ def test_the_t1w_of_something_else_is_not_shown(dataset, run, guided, alone, cap
     assert sum("zeros" in warning for warning in record["warnings"]) == 1
     assert "did not guide the model" in capfd.readouterr().err
     np.testing.assert_array_equal(data, alone[1])
+    assert "t1w_effect" not in record
+    assert record["status"] == "done"
+    assert record["departure"]["failed"]
+    assert sum("departs from the acquired scan could not be told" in warning for warning in record["warnings"]) == 1
+    assert not list(out.rglob("*_dwimap.*"))

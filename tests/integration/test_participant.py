@@ -70,6 +70,7 @@ def test_it_ends_well_and_leaves_the_input_alone(finished, dataset):
         "dwi/sub-01_ses-1_res-1p5_desc-brain_mask.nii.gz",
         *(f"dwi/sub-01_ses-1_desc-orig_{suffix}.nii.gz" for suffix in ("FA", "ADC", "colFA")),
         *(f"dwi/sub-01_ses-1_res-1p5_desc-sr_{suffix}.nii.gz" for suffix in ("FA", "ADC", "colFA")),
+        *(f"dwi/sub-01_ses-1_desc-departure_dwimap{end}" for end in (".nii.gz", ".json")),
         "dwi/sub-01_ses-1_desc-tensor_stats.tsv",
         "dwi/sub-01_ses-1_desc-tensor_stats.json",
     ],
@@ -115,6 +116,8 @@ def test_the_report_and_the_record_tell_what_was_done(finished):
     record = json.loads((folder / "out/sub-01/figures/sub-01_ses-1_res-1p5_desc-record.json").read_text())
     assert record["status"] == "done"
     assert {"tensor_table", "truth_table", "figures", "registration", "mask", "gradients", "seconds"} <= set(record)
+    assert record["departure"]["done"]
+    assert "t1w_effect" not in record
     assert {row["method"] for row in record["truth_table"]} == {"truth", "cubic", "sr"}
     assert all((folder / "out" / name).is_file() for name in record["outputs"])
     report = (folder / "out" / "sub-01.html").read_text()
@@ -141,6 +144,19 @@ def test_a_second_run_does_nothing(finished, dataset, capsys):
     assert times == {file: file.stat().st_mtime_ns for file in times}
 
 
+def test_outputs_that_were_deleted_are_made_again_from_the_work_that_was_kept(finished, dataset):
+    folder, _, _ = finished
+    lost = [next((folder / "out" / "sub-01").rglob(name)) for name in ("*_desc-sr_FA.nii.gz", "*departureSr*.webp")]
+    lost.append(folder / "out/sub-01/figures/sub-01_ses-1_res-1p5_desc-record.json")
+    before = [file.read_bytes() for file in lost[:2]]
+    for file in lost:
+        file.unlink()
+    options = ("--output-resolution", "1.5", "--model", "cubic", "--save-cubic")
+    assert run(dataset, folder / "out", folder / "work", *options) == 0
+    assert [file.read_bytes() for file in lost[:2]] == before
+    assert json.loads(lost[2].read_text())["status"] == "done"
+
+
 def test_reports_and_methods_alone(finished, dataset):
     folder, _, _ = finished
     report = folder / "out" / "sub-01.html"
@@ -152,6 +168,23 @@ def test_reports_and_methods_alone(finished, dataset):
     (folder / "out" / "CITATION.md").unlink()
     assert run(dataset, folder / "out", folder / "work", "--output-resolution", "1.5", "--boilerplate-only") == 0
     assert (folder / "out" / "CITATION.md").is_file()
+
+
+def test_the_group_level_gathers_what_was_run(finished, dataset):
+    folder, _, _ = finished
+    out = folder / "out"
+    assert main([str(dataset), str(out), "group", "--session-label", "1"]) == 0
+    heading, row = (line.split("\t") for line in (out / "group_tensor.tsv").read_text().splitlines())
+    gathered = dict(zip(heading, row, strict=True))
+    table = (out / "sub-01/ses-1/dwi/sub-01_ses-1_desc-tensor_stats.tsv").read_text().splitlines()
+    own = [dict(zip(table[0].split("\t"), line.split("\t"), strict=True)) for line in table[1:]]
+    assert len(own) == 48
+    assert all(
+        gathered["_".join((line["map"], line["tissue"], line["method"], "mean"))] == line["mean"] for line in own
+    )
+    assert (gathered["participant_id"], gathered["session_id"], gathered["model"]) == ("sub-01", "ses-1", "cubic")
+    assert 'href="sub-01.html"' in (out / "group_tensor.html").read_text()
+    test_the_validator_is_silent(finished)
 
 
 def test_reports_of_nothing_are_the_users_error(dataset, tmp_path, capsys):

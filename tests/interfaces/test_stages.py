@@ -1,10 +1,12 @@
 """Each interface reads files, calls the core and writes files; what goes wrong is noted in its folder."""
 
 import gzip
+import json
 
 import nibabel as nib
 import numpy as np
 import pytest
+from nipype.interfaces.base import isdefined
 
 from bids_sr.dwi.gradients import Gradients
 from bids_sr.errors import MaskGridError, UnreadableImageError
@@ -103,7 +105,8 @@ def test_the_mask_of_a_doubled_grid_has_eight_voxels_for_each(tmp_path):
 
 def test_volumes_are_written_as_they_come(tmp_path):
     data = np.random.default_rng(0).random((4, 3, 2, 5), dtype=np.float32)
-    file = write_volumes(tmp_path / "out.nii", iter(np.moveaxis(data, -1, 0)), Grid((4, 3, 2), AFFINE), 5)
+    file = tmp_path / "out.nii"
+    write_volumes([file], iter(np.moveaxis(data, -1, 0)), Grid((4, 3, 2), AFFINE), 5)
     image = nib.load(file)
     np.testing.assert_array_equal(image.get_fdata(dtype=np.float32), data)
     np.testing.assert_allclose(image.affine, AFFINE)
@@ -123,6 +126,36 @@ def test_derivatives_are_saved_with_sidecars_and_gradients_byte_for_byte(dwi_fil
     assert targets[1].read_bytes() == bval.read_bytes()
     np.testing.assert_allclose(nib.load(targets[0]).affine, AFFINE)
     assert sorted(path.name for path in targets[0].parent.iterdir()) == ["a_FA.json", "a_FA.nii.gz", "a_dwi.bval"]
+
+
+def save_maps_of_a_check(dwi_file, folder, n_files):
+    names = [folder / f"sub-01_desc-check_{suffix}.nii.gz" for suffix in ("dwimap", "FA")]
+    interface = SaveDerivatives(
+        out_files=[str(name) for name in names],
+        sidecars=[{"Description": name.name} for name in names],
+        header_file=dwi_file,
+        optional=True,
+        found={"BValues": [0.0, 1000.0]},
+    )
+    if n_files:
+        interface.inputs.in_files = [dwi_file] * n_files
+    return names, interface.run(cwd=folder).outputs.out_files
+
+
+def test_a_check_saves_as_many_maps_as_it_has_with_what_it_found(dwi_file, tmp_path):
+    names, saved = save_maps_of_a_check(dwi_file, tmp_path, 1)
+    assert saved == str(names[0])
+    sidecar = json.loads((tmp_path / "sub-01_desc-check_dwimap.json").read_text())
+    assert sidecar == {"Description": names[0].name, "BValues": [0.0, 1000.0]}
+    assert not names[1].exists()
+
+
+def test_maps_that_a_check_no_longer_has_are_removed(dwi_file, tmp_path):
+    names, _ = save_maps_of_a_check(dwi_file, tmp_path, 2)
+    assert all(name.exists() for name in names)
+    _, saved = save_maps_of_a_check(dwi_file, tmp_path, 0)
+    assert not isdefined(saved)
+    assert not list(tmp_path.glob("*desc-check*"))
 
 
 def test_a_linear_image_is_read_right_on_another_grid(tmp_path):

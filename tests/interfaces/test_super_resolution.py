@@ -24,7 +24,7 @@ def stage(tmp_path):
     mask[3:7, 3:7, 2:6] = True
     np.savetxt(tmp_path / "bval", [[0, 1000, 1000]])
 
-    def run(inputs=GUIDED, t1w=None, **options):
+    def run(inputs=GUIDED, t1w=None, guided=False, **options):
         (tmp_path / "run").mkdir(exist_ok=True)
         interface = Restore(
             dwi_file=save_working(data, GRID.affine, tmp_path, "dwi"),
@@ -32,7 +32,7 @@ def stage(tmp_path):
             mask_file=save_working(mask, GRID.affine, tmp_path, "mask"),
             target_shape=list(TARGET.shape),
             target_affine=TARGET.affine.tolist(),
-            model=save_tiny_model(tmp_path, inputs),
+            model=save_tiny_model(tmp_path, inputs, guided=guided),
             b0_threshold=50.0,
             label="sub-01",
             **options,
@@ -59,6 +59,19 @@ def test_the_t1w_guides_the_model(stage, t1w, capsys):
     other, _ = stage(t1w=np.flip(t1w, 0).copy())
     assert not np.allclose(guided, other)
     assert "zeros" not in capsys.readouterr().err
+
+
+def test_the_t1w_guides_a_model_at_its_own_resolution(stage, t1w):
+    """Within one acquired voxel the T1w may differ though its mean over the voxel does not."""
+    plain = ("volume", "b0", "shell")
+    guided, part = stage(plain, t1w=t1w, guided=True)
+    assert part == {"used": True, "reason": ""}
+    without, part = stage(plain, guided=True)
+    assert part == {"used": False, "reason": NO_T1W}
+    assert not np.allclose(guided, without)
+    blank, part = stage(plain, t1w=np.zeros_like(t1w), guided=True)
+    assert part == {"used": False, "reason": BLANK_T1W}
+    np.testing.assert_array_equal(blank, without)
 
 
 def test_a_t1w_that_was_given_aligned_needs_no_registration(stage, t1w):

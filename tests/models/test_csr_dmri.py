@@ -6,8 +6,8 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from bids_sr.models.base import Lattice
-from bids_sr.models.csr_dmri import CsrDmri
+from bids_sr.models.base import GUIDE_CHANNELS, NEIGHBOURS, SUBPOSITIONS, Lattice
+from bids_sr.models.csr_dmri import CsrDmri, guided_weights
 from bids_sr.models.implicit import coordinate_channels, lookup, trilinear_corners
 from bids_sr.models.registry import load_model
 
@@ -166,3 +166,124 @@ def test_cell_coordinates_do_not_see_whole_voxels():
 def test_grid_coordinates_span_the_box():
     corners = coordinate_channels(torch.tensor([[-0.5, -0.5, -0.5], [3.5, 4.5, 5.5]]), torch.ones(3), (4, 5, 6), "grid")
     np.testing.assert_allclose(corners, [[-1, -1, -1], [1, 1, 1]])
+
+
+# Guided by a T1w
+
+
+def guided_model(seed: int = 0) -> CsrDmri:
+    """As after training: neither head nor filter is zero."""
+    model = awake(CsrDmri(**SMALL, guided=True), seed)
+    nn.init.normal_(model.filter.weight, std=0.5)
+    return model.requires_grad_(False)
+
+
+def shown(shape=(6, 6, 6), n_points: int = 200, n: int = 1):
+    """Channels with a T1w, points and their guide."""
+    channels = torch.rand(n, 3 + SUBPOSITIONS, *shape)
+    points, guide = torch.rand(n, n_points, 3) * 5, torch.rand(n, n_points, GUIDE_CHANNELS)
+    guide[..., -1] = 1
+    return channels, points, guide
+
+
+def without(channels):
+    return torch.cat([channels[:, :3], torch.zeros_like(channels[:, 3:])], dim=1)
+
+
+def test_a_t1w_of_zeros_is_none():
+    model, (channels, points, guide) = guided_model(), shown()
+    encoded, cell = model.encode(without(channels), ANY), torch.full((3,), 0.5)
+    none = model.query(encoded, points[0], cell)
+    assert torch.equal(model.query(encoded, points[0], cell, torch.zeros_like(guide[0])), none)
+    assert torch.equal(model(without(channels), points, cell[None]), none)
+    assert not torch.allclose(model.query(encoded, points[0], cell, guide[0]), none)
+    assert not torch.allclose(model.query(model.encode(channels, ANY), points[0], cell), none)
+
+
+def test_a_guided_batch_is_as_each_patch_alone_and_as_its_chunks(monkeypatch):
+    monkeypatch.setattr("bids_sr.models.csr_dmri.CHUNK", 64)
+    model, (channels, points, guide) = guided_model(), shown(n=3)
+    guide[1] = 0
+    cell = torch.rand(3, 3) * 0.7 + 0.25
+    together = model(channels, points, cell, guide)
+    for n in range(3):
+        encoded = model.encode(channels[n : n + 1], ANY)
+        chunks = zip(points[n].split(70), guide[n].split(70), strict=True)
+        alone = torch.cat([model.query(encoded, where, cell[n], told)[0] for where, told in chunks])
+        torch.testing.assert_close(together[n], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_guided_at_scale_one_it_is_the_identity():
+    model, (channels, _, guide) = guided_model(), shown((4, 4, 4), 64)
+    voxels = torch.from_numpy(np.indices((4, 4, 4)).reshape(3, -1).T.astype(np.float32))
+    values = model.query(model.encode(channels, ANY), voxels, torch.ones(3), guide[0])
+    np.testing.assert_allclose(values[0], channels[0, 0].flatten(), atol=1e-6)
+
+
+def test_the_filter_adds_what_the_t1w_shows_beyond_the_encoded_resolution():
+    """A filter that takes one neighbour as it is, in a network that corrects nothing else."""
+    model, (channels, points, guide) = CsrDmri(**SMALL, guided=True).eval().requires_grad_(False), shown()
+    encoded, cell = model.encode(channels, ANY), torch.full((3,), 0.5)
+    untrained = model.query(encoded, points[0], cell, guide[0])[0]
+    lowered = torch.stack([channels[0, 0], channels[0, 3:].mean(0)])
+    volume, t1w = (ndimage.map_coordinates(image.numpy(), points[0].numpy().T, order=1) for image in lowered)
+    np.testing.assert_allclose(untrained, volume, atol=1e-5)
+    for neighbour in (0, 13, NEIGHBOURS - 1):
+        model.filter.bias[:] = torch.eye(NEIGHBOURS)[neighbour]
+        filtered = model.query(encoded, points[0], cell, guide[0])[0]
+        np.testing.assert_allclose(filtered, volume + guide[0, :, neighbour].numpy() - t1w, atol=1e-5)
+        np.testing.assert_allclose(model.query(encoded, points[0], cell)[0], volume, atol=1e-5)
+
+
+def test_with_the_weights_of_a_plain_network_it_gives_what_that_gives():
+    plain, model = awake(CsrDmri(**SMALL), seed=1).requires_grad_(False), guided_model()
+    model.load_state_dict(guided_weights(plain.state_dict(), model))
+    channels, points, guide = shown()
+    expected = plain(channels[:, :3], points, torch.full((1, 3), 0.5))
+    torch.testing.assert_close(model(channels, points, torch.full((1, 3), 0.5), guide), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_weights_of_a_network_of_another_size_do_not_fit():
+    model = guided_model()
+    with pytest.raises(RuntimeError, match=r"[Ss]ize"):
+        model.load_state_dict(guided_weights(CsrDmri(**SMALL | {"features": 4}).state_dict(), model))
+
+
+@torch.inference_mode()
+def test_guided_a_crop_with_the_receptive_field_around_it_gives_what_the_whole_gives():
+    model, (channels, _, guide) = guided_model(), shown((30, 8, 8), 40)
+    points, cell = torch.rand(40, 3) * torch.tensor([3.0, 7, 7]) + torch.tensor([14.0, 0, 0]), torch.full((3,), 0.5)
+    start = 14 - model.radius
+    part = channels[:, :, start : 18 + model.radius]
+    shifted = model.query(model.encode(part, ANY), points - torch.tensor([float(start), 0, 0]), cell, guide[0])
+    np.testing.assert_allclose(shifted, model.query(model.encode(channels, ANY), points, cell, guide[0]), atol=1e-5)
+
+
+def test_only_a_residual_network_can_be_guided():
+    with pytest.raises(ValueError, match="residual"):
+        CsrDmri(guided=True)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_with_the_layer_that_tells_its_uncertainty_it_restores_the_same(guided):
+    model = awake(CsrDmri(**SMALL, guided=guided, spread=True))
+    nn.init.normal_(model.spread.weight, std=0.3)
+    encoded = model.encode(torch.rand(2, 3 + SUBPOSITIONS * guided, 5, 5, 5), ANY)
+    points, cell = torch.rand(40, 3) * 4, torch.tensor([0.5, 0.5, 1.0])
+    guide = torch.rand(40, GUIDE_CHANNELS) if guided else None
+    intensities, deviations = model.query_with_deviations(encoded, points, cell, guide)
+    assert torch.equal(intensities, model.query(encoded, points, cell, guide))
+    assert deviations.shape == (2, 40) and deviations.min() > 0 and deviations.std() > 0
+
+
+def test_what_is_not_restored_is_not_uncertain():
+    model = awake(CsrDmri(**SMALL, spread=True))
+    encoded = model.encode(torch.rand(1, 3, 5, 5, 5), ANY)
+    _, deviations = model.query_with_deviations(encoded, torch.rand(40, 3) * 4, torch.ones(3))
+    assert not deviations.any()
+
+
+def test_a_network_without_the_layer_says_so():
+    model = CsrDmri(**SMALL)
+    with pytest.raises(ValueError, match="uncertainty"):
+        model.query_with_deviations(model.encode(torch.rand(1, 3, 5, 5, 5), ANY), torch.rand(4, 3), torch.ones(3) / 2)

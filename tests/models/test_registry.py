@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bids_sr.errors import ModelCardError, ModelWriteError, UnknownModelError, UntrainedModelError, WeightsError
-from bids_sr.models.base import Lattice
+from bids_sr.models.base import Lattice, Signal
 from bids_sr.models.registry import (
     ModelCard,
     build_model,
@@ -61,6 +61,17 @@ def test_what_was_saved_is_loaded(tmp_path, architecture, arguments):
     for key, value in model.state_dict().items():
         torch.testing.assert_close(value, saved.state_dict()[key])
     assert not model.training
+
+
+def test_a_guided_model_is_told_from_its_card(tmp_path):
+    arguments = ARGUMENTS | {"residual": True, "guided": True}
+    save_model(*tiny(arguments=arguments), tmp_path)
+    model, card = load_model(str(tmp_path / "tiny.json"), CPU)
+    assert card.guided
+    assert card.uses_t1w
+    assert card.signal == Signal(("volume", "b0"), guided=True)
+    assert model.filter is not None
+    assert not read_card("light").uses_t1w
 
 
 def test_every_model_of_the_registry_loads():

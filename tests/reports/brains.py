@@ -59,6 +59,56 @@ def rows() -> list[dict[str, Any]]:
     ]
 
 
+def check_rows() -> list[dict[str, Any]]:
+    """Rows of a self-check in which cubic is closer in FA of grey matter alone."""
+    return [
+        {
+            "measure": measure,
+            "tissue": tissue,
+            "n_voxels": 1200,
+            "cubic": 0.25,
+            "sr": 0.5,
+            "closer": "cubic" if (measure, tissue) == ("FA", "GM") else "sr",
+        }
+        for measure in ("PSNR", "FA", "MD")
+        for tissue in ("brain", "GM")
+    ]
+
+
+def self_check(figures: dict[str, Any] | None = None) -> dict[str, Any]:
+    made = {"done": True, "level": "yes", "sentence": "Super-resolution helped <here>.", "scale": [2, 2, 1],
+            "voxel_sizes": [4, 4, 3], "n_b0": 1, "n_weighted": 12, "rows": check_rows()}  # fmt: skip
+    return made | ({"figures": figures} if figures else {})
+
+
+def departure(methods: tuple[str, ...] = ("sr", "cubic")) -> dict[str, Any]:
+    """What the guard told of the acquired scan, without pictures."""
+    region = {
+        "b": 1000.0,
+        "voxel": [1, 2, 3],
+        "centre_mm": [4.0, -10.0, 22.0],
+        "z": -27.02,
+        "sigma": -9.6,
+        "voxels": 40,
+    }
+    shell = {"volumes": 14, "share": 0.421, "region_share": 0.3, "excess": 1.059}
+    numbers = {
+        "limit": 3.0, "region_mm": 4.0, "expected": 0.0027, "expected_in_any": 0.0054, "voxels": 3000, "share": 0.448,
+        "region_share": 0.5, "shells": [shell | {"b": 0.0}, shell | {"b": 1000.0}], "regions": [region],
+    }  # fmt: skip
+    return {"done": True, "sentence": "It departs <here>."} | dict.fromkeys(methods, numbers)
+
+
+def t1w_effect(*, tensor: bool = True) -> dict[str, Any]:
+    """What the guard told of the T1w, without pictures."""
+    row = {"n_voxels": 3000, "mean": 0.308, "p95": 0.522, "share": 0.012} | (
+        {"fa": 0.021, "md": 3e-5} if tensor else {}
+    )
+    most = {"voxel": [1, 2, 3], "centre_mm": [4.0, -10.0, 22.0], "change": 0.6}
+    tissues = {"brain": row, "WM": row | {"mean": 0.5}}
+    return {"done": True, "sentence": "The T1w <did> it.", "volumes": 8, "tissues": tissues, "most": most}
+
+
 def record(figures: dict[str, Any] | None = None) -> dict[str, Any]:
     made = {
         "schema": 1,

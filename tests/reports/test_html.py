@@ -17,7 +17,17 @@ from bids_sr.reports.html import (
     verdict,
     write_subject_report,
 )
-from tests.reports.brains import anatomy, averaged, fine_panel, panel, record, rows
+from tests.reports.brains import (
+    anatomy,
+    averaged,
+    departure,
+    fine_panel,
+    panel,
+    record,
+    rows,
+    self_check,
+    t1w_effect,
+)
 
 FAILED = {
     "schema": 1,
@@ -268,3 +278,92 @@ def test_a_browser_drives_the_page_with_no_complaint(made, tmp_path):
     title = re.search(r"<title>(.*?)</title>", run.stdout)
     assert title is not None and title[1] == "drove 30%|tab moved|light|fits"
     assert ":CONSOLE" not in run.stderr
+
+
+def check_section(text, name="Self-check"):
+    """The part of a page that tells of a check."""
+    return text.split(f'aria-label="{name}"')[1].split("</section>")[0]
+
+
+def test_the_self_check_says_whether_it_helped_and_where_not(tmp_path):
+    picture = {"file": "missing.webp", "box": [0, 0, 1, 1]}
+    contrast = {version: picture for version in ("acquired", "cubic", "sr", "gain")} | {"gain_range": [-0.2, 0.2]}
+    plane = {"name": "axial", "size_mm": [40, 50], "letters": list("RLAP")}
+    figures = {"plane": plane, "dwi": contrast | {"volume": 4, "b": 1000.0}, "fa": contrast}
+    text = render_subject_report("01", [record() | {"self_check": self_check(figures)}], tmp_path)
+    section = check_section(text)
+    assert "Super-resolution helped &lt;here&gt;." in section and "told good" in section
+    assert "4 × 4 × 3 mm" in section and "12 weighted volumes" in section
+    assert section.count("Picture missing") == 8
+    assert "volume 5, b = 1000" in section and "−0.200" in section
+    page = Page(section)
+    better = [attributes["class"] for attributes in page.all("td") if "better" in attributes.get("class", "")]
+    assert len(better) == 6 and better.count("start better") == 1
+    # MD in 10^-3 mm2/s
+    assert "500.000" in section
+    assert "super-resolution helped on this scan" in text.split('aria-label="Self-check"')[0]
+
+
+def test_a_check_without_a_tensor_says_so(tmp_path):
+    signals = self_check() | {"rows": [row for row in self_check()["rows"] if row["measure"] == "PSNR"]}
+    text = render_subject_report("01", [record() | {"self_check": signals}], tmp_path)
+    assert "signals alone" in check_section(text)
+
+
+def test_a_check_that_was_not_done_says_why_and_one_not_asked_for_says_nothing(tmp_path):
+    undone = {"done": False, "failed": False, "reason": "No axis <can> be degraded."}
+    section = check_section(render_subject_report("01", [record() | {"self_check": undone}], tmp_path))
+    assert "It was not done. No axis &lt;can&gt; be degraded." in section and "<table" not in section
+    assert "Self-check" not in render_subject_report("01", [record()], tmp_path)
+
+
+PICTURE = {"file": "missing.webp", "box": [0, 0, 1, 1]}
+VIEWS = {plane: PICTURE for plane in ("sagittal", "coronal", "axial")}
+PLANES = {plane: {"size_mm": [40, 50], "letters": list("RLAP"), "zoom_box": [0, 0, 1, 1]} for plane in VIEWS}
+
+
+def test_where_the_result_departs_is_said_drawn_and_counted(tmp_path):
+    worst = {"acquired": VIEWS, "sr": VIEWS, "departure": VIEWS, "planes": PLANES, "centre_mm": [4.0, -10.0, 22.0],
+             "b": 1000.0, "window": [0.0, 900.0], "range": [-10.0, 10.0]}  # fmt: skip
+    figures = {"maps": {"range": [-10.0, 10.0], "sr": VIEWS, "cubic": VIEWS}, "worst": worst}
+    made = record({"planes": PLANES}) | {"departure": departure() | {"figures": figures}}
+    text = render_subject_report("01", [made], tmp_path)
+    section = check_section(text, "Departure")
+    assert "It departs &lt;here&gt;." in section
+    assert section.count("Picture missing") == 3 * 2 + 9
+    assert "cuts through (4, −10, 22) mm: mean of the volumes at b = 1000" in section
+    assert "−27.0 standard errors" in section and "42.1 %" in section and "1.059" in section
+    assert "Detail finer than the acquired voxels averages away" in section
+    assert "beyond its noise in 44.8% of the brain (cubic 44.8%)" in text.split('aria-label="Departure"')[0]
+
+
+def test_interpolation_has_no_second_column(tmp_path):
+    section = check_section(
+        render_subject_report("01", [record() | {"departure": departure(("sr",))}], tmp_path), "Departure"
+    )
+    assert len(Page(section).all("td")) == 2 * 4
+
+
+@pytest.mark.parametrize(("tensor", "n_columns"), [(True, 6), (False, 4)])
+def test_what_the_t1w_changed_is_said_drawn_and_counted(tmp_path, tensor, n_columns):
+    most = {"without": VIEWS, "sr": VIEWS, "change": VIEWS, "planes": PLANES, "centre_mm": [4.0, -10.0, 22.0],
+            "contrast": "fa" if tensor else "dwi", "window": [0.0, 0.8], "range": [0.0, 2.0]}  # fmt: skip
+    figures = {"maps": {"range": [0.0, 2.0], "sr": VIEWS}, "most": most}
+    made = record() | {"t1w_effect": t1w_effect(tensor=tensor) | {"figures": figures}}
+    text = render_subject_report("01", [made], tmp_path)
+    section = check_section(text, "Effect of the T1w")
+    assert "The T1w &lt;did&gt; it." in section and "8 volumes were restored without the T1w too" in section
+    assert section.count("Picture missing") == 3 + 9
+    assert len(Page(section).all("td")) == 2 * n_columns
+    assert ("do not determine a tensor" in section) is not tensor
+    assert ("0.030" in section) is tensor
+    assert "changed the signal by 0.31 times the noise" in text.split('aria-label="Effect of the T1w"')[0]
+
+
+@pytest.mark.parametrize(("part", "name"), [("departure", "Departure"), ("t1w_effect", "Effect of the T1w")])
+def test_a_guard_that_broke_off_says_why_and_one_that_was_not_asked_for_says_nothing(tmp_path, part, name):
+    undone = {"done": False, "failed": True, "reason": "Out of <memory>."}
+    section = check_section(render_subject_report("01", [record() | {part: undone}], tmp_path), name)
+    assert "This was not done. Out of &lt;memory&gt;." in section
+    assert "<table" not in section and "<img" not in section
+    assert f'aria-label="{name}"' not in render_subject_report("01", [record()], tmp_path)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from bids_sr.models.registry import build_model
 from bids_sr.training.module import FIRST_RATE, Restoration, rate_factor
+from bids_sr.training.patches import Batch
 from bids_sr.training.settings import Loss, Optimization
 
 TINY = {"features": 4, "growth": 4, "blocks": 1, "layers": 1, "feature_channels": 4, "hidden": 8, "stages": 1}
@@ -42,14 +43,14 @@ def batch(n: int = 8, channels: int = 1):
     low = torch.rand(2, channels, 4, 4, 4, generator=random)
     axis = (torch.arange(n) + 0.5) * 4 / n - 0.5
     points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(1, -1, 3).repeat(2, 1, 1)
-    return low, points, torch.full((2, 3), 4 / n), torch.rand(2, n**3, generator=random)
+    return Batch(low, points, torch.full((2, 3), 4 / n), torch.rand(2, n**3, generator=random))
 
 
 def test_the_loss_is_that_of_the_settings():
     examples = batch()
     plain = module_of().training_step(examples, 0)
     module = module_of(Loss(fourier=0.01))
-    error = (module(examples) - examples[3]).reshape(2, 8, 8, 8)
+    error = (module(examples) - examples.truth).reshape(2, 8, 8, 8)
     fourier = torch.fft.fftn(error, dim=(1, 2, 3)).abs().mean()
     torch.testing.assert_close(module.training_step(examples, 0), plain + 0.01 * fourier)
 

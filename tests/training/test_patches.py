@@ -200,7 +200,7 @@ def test_a_scan_that_is_smaller_than_the_patch_lies_in_its_middle():
 @pytest.mark.parametrize("signal", [SHELL, OVER_B0], ids=["shell", "b0"])
 def test_a_patch_is_what_the_application_makes_of_the_degraded_scan(profile, signal, monkeypatch):
     """The patch is as large as the scan, so the scan can be degraded as a whole, normalized, and compared."""
-    monkeypatch.setattr(patches._Turn, "draw", lambda _: patches._Turn(np.arange(3), np.zeros(3, bool)))
+    monkeypatch.setattr(patches.Turn, "draw", lambda _: patches.Turn(np.arange(3), np.zeros(3, bool)))
     random = np.random.default_rng(3)
     grid, n = Grid((24, 24, 24), np.eye(4)), 24
     signals = ndimage.gaussian_filter(random.random((n, n, n, 4)), (1.5, 1.5, 1.5, 0))
@@ -378,7 +378,8 @@ def assert_same(some, others):
 
 
 def test_a_batch_has_one_row_per_example(scans):
-    channels, points, cell, truth = stream_of(scans).batch(0)
+    channels, points, cell, truth, guide = stream_of(scans).batch(0)
+    assert guide is None
     assert [tuple(part.shape) for part in (channels, points, cell, truth)] == [
         (3, 3, 10, 10, 10),
         (3, 300, 3),

@@ -8,10 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bids_sr import companions
 from bids_sr.demo.dataset import make_dataset
 from bids_sr.dwi.registration import Registration
 from bids_sr.errors import InputError, NoSuchSubjectError, NotBidsError, TrainingDataError
-from bids_sr.training import reading
 from bids_sr.training.reading import ReadingOptions, read_scans
 
 
@@ -30,10 +30,10 @@ def dataset(made, tmp_path):
 @pytest.fixture(autouse=True)
 def quick_registration(monkeypatch):
     """The T1w of the made head was moved by so little that leaving it there is good enough to test what follows."""
-    found = Registration(np.eye(4), 0.3, 0.2, 0.0, 0.0, "scanner")
-    monkeypatch.setattr(reading, "register_rigid", lambda *_: found)
+    found = Registration(np.eye(4), 0.3, 0.2, -0.3, 0.0, 0.0, "scanner")
+    monkeypatch.setattr(companions, "register_rigid", lambda *_: found)
     return lambda agreement: monkeypatch.setattr(
-        reading, "register_rigid", lambda *_: dataclasses.replace(found, agreement=agreement)
+        companions, "register_rigid", lambda *_: dataclasses.replace(found, agreement=agreement)
     )
 
 

@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from bids_sr.errors import DeviceError, TrainingDataError
 from bids_sr.models.base import Lattice
 from bids_sr.models.interpolation import CubicSpline
-from bids_sr.models.registry import load_model, read_card
+from bids_sr.models.registry import build_model, load_model, read_card
 from bids_sr.training.checkpoints import checkpoints_in
+from bids_sr.training.guides import FAITHFUL
 from bids_sr.training.patches import PatchSettings, PatchStream
 from bids_sr.training.run import Hardware, _loggers, train
 from bids_sr.training.settings import Loss, Optimization, TrainingSettings, load_settings
@@ -38,7 +39,7 @@ def test_the_toy_preset_beats_cubic_interpolation(tmp_path):
     errors = {"toy": 0.0, "cubic": 0.0}
     stream = PatchStream(SCANS[1], settings.patches, settings.signal, seed=99, batch_size=1)
     for number in range(12):
-        channels, points, cell, truth = stream.batch(number)
+        channels, points, cell, truth, _ = stream.batch(number)
         lattice = Lattice((0.0, 0.0, 0.0), tuple(cell[0].tolist()))
         for name, network in (("toy", model), ("cubic", CubicSpline())):
             restored = network.query(network.encode(channels, lattice), points[0], cell[0])
@@ -170,7 +171,8 @@ def test_one_subject_is_enough_to_tune_the_shipped_model(tmp_path):
     assert losses[1] < losses[0]
     assert card.training["started_from"]["weights_sha256"] == start[1].weights_sha256
     tuned = load_file(tmp_path / "8" / "tuned.safetensors")
-    assert all(not torch.equal(tuned[key], before) for key, before in start[0].state_dict().items())
+    assert all(not torch.equal(tuned[key], before) for key, before in start[0].state_dict().items() if key in tuned)
+    assert set(start[0].state_dict()) - set(tuned) == {"spread.weight", "spread.bias"}
 
 
 def test_a_training_that_diverges_is_ended_and_writes_nothing(tmp_path):
@@ -192,3 +194,70 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     with pytest.raises(TrainingDataError, match="cannot be written to") as caught:
         trained(SETTINGS, tmp_path / "file")
     assert "\n" not in str(caught.value)
+
+
+# Guided by a T1w
+
+GUIDED = dataclasses.replace(
+    SETTINGS,
+    model=SETTINGS.model | {"guided": True},
+    patches=dataclasses.replace(SETTINGS.patches, guide=FAITHFUL, t1w_dropped=0.3),
+)
+
+
+def with_its_truth_as_t1w(scan):
+    """All volumes are one image, and the T1w is that image."""
+    image = scan.data[0] / scan.data[0].max()
+    data = np.repeat(scan.data[:1], len(scan.data), axis=0)
+    means = np.repeat(scan.means[:1], len(scan.means), axis=0)
+    return dataclasses.replace(scan, data=data, means=means, t1w=image)
+
+
+def test_a_t1w_that_is_the_truth_helps(tmp_path):
+    """It is learned what it shows; and without it the same weights do no harm."""
+    torch.set_num_threads(1)
+    scans, validation = ([with_its_truth_as_t1w(scan) for scan in some] for some in SCANS)
+    settings = changed(GUIDED, max_steps=100, validate_every=100, batch_size=4)
+    train(scans, validation, settings, "tiny", tmp_path, CPU)
+    model, card = load_model(str(tmp_path / "tiny.json"), torch.device("cpu"))
+    assert card.training["scans_with_t1w"] == 1
+    errors = {}
+    for name, dropped in (("guided", 0.0), ("alone", 1.0)):
+        patches = dataclasses.replace(settings.patches, t1w_dropped=dropped)
+        batch = PatchStream(validation, patches, settings.signal, seed=9, batch_size=12).batch(0)
+        errors[name] = (model(batch.channels, batch.points, batch.cell, batch.guide) - batch.truth).square().mean()
+        untrained = build_model("csr_dmri", dict(settings.model), 3)
+        errors[name + " untrained"] = (untrained(*batch[:3], batch.guide) - batch.truth).square().mean()
+    assert errors["guided"] < 0.5 * errors["alone"]
+    assert errors["alone"] < 1.05 * errors["alone untrained"]
+
+
+def test_guidance_can_begin_with_a_network_that_had_none(finished, tmp_path):
+    torch.set_num_threads(1)
+    (tmp_path / "guided").mkdir()
+    options = changed(GUIDED, max_steps=1, warmup_steps=0, learning_rate=1e-12)
+    weights = trained(options, tmp_path / "guided", initial=start_of(finished))
+    plain, _ = start_of(finished)
+    guided, card = load_model(str(tmp_path / "guided" / "tiny.json"), torch.device("cpu"))
+    assert card.training["started_from"]["scans"] == ["sub-01"]
+    assert weights["filter.weight"].shape[0] == 27
+    channels, points, cell = torch.rand(1, 11, 5, 5, 5), torch.rand(1, 50, 3) * 4, torch.full((1, 3), 0.5)
+    torch.testing.assert_close(
+        guided(channels, points, cell, torch.rand(1, 50, 28)),
+        plain(channels[:, :3], points, cell),
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
+def test_a_training_can_begin_with_a_model_that_tells_its_uncertainty(finished, tmp_path):
+    plain, card = start_of(finished)
+    arguments = {**card.arguments, "spread": True}
+    uncertain = build_model("csr_dmri", arguments, 3)
+    uncertain.load_state_dict(plain.state_dict(), strict=False)
+    start = uncertain, dataclasses.replace(card, arguments=arguments)
+    options = changed(max_steps=1, warmup_steps=0, learning_rate=1e-12)
+    weights = trained(options, tmp_path, initial=start)
+    assert "spread.weight" not in weights
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(weights[name], value)

@@ -62,7 +62,7 @@ def test_ablations_differ_from_the_paper_in_what_they_leave_out_only(name, archi
 def test_the_light_model_stays_what_it_was():
     card, settings = read_card("light"), load_settings("light")
     assert (card.architecture, card.inputs, card.normalization) == ("csr_dmri", settings.inputs, settings.normalization)
-    assert card.arguments == settings.model
+    assert card.arguments == settings.model | {"spread": True}
     trained = card.training["patches"]
     assert {key: getattr(settings.patches, key) for key in trained if key != "isotropic_share"} == {
         key: tuple(value) if isinstance(value, list) else value

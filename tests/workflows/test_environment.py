@@ -32,3 +32,26 @@ def test_workers_read_settings_that_nipype_understands(config):
     assert settings["execution"]["crashfile_format"] == "txt"
     assert settings["execution"]["crashdump_dir"] == str(config.output_dir / "logs" / "run1")
     assert settings["logging"]["workflow_level"] == "CRITICAL"
+
+
+def test_a_user_without_name_and_home_gets_a_home_for_the_run(config, monkeypatch):
+    def nobody(number):
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with isolated_environment(config):
+        assert Path.home().is_relative_to(config.work_dir)
+    assert "HOME" not in os.environ
+
+
+def test_a_home_is_left_as_it_is(config, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with isolated_environment(config):
+        assert Path.home() == tmp_path
+
+
+def test_a_missing_logname_is_made_up(config, monkeypatch):
+    monkeypatch.delenv("LOGNAME", raising=False)
+    with isolated_environment(config):
+        assert os.environ["LOGNAME"]

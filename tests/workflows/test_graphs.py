@@ -6,6 +6,7 @@ import pytest
 from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine.utils import generate_expanded_graph
 
+from bids_sr.geometry import Grid, target_grid
 from bids_sr.models.registry import CUBIC
 from bids_sr.workflows.participant import init_participant_wf
 from bids_sr.workflows.plan import opening_record
@@ -129,3 +130,110 @@ def test_other_options_work_in_another_folder(make_plan):
              [(1.5, False), (2.0, False), (2.0, True)]}  # fmt: skip
     assert len(names) == 3
     assert all(name.isidentifier() for name in names)
+
+
+def with_grid(plan, shape):
+    """The plan of a series with more voxels; its scale stays."""
+    source = Grid(shape, plan.source.affine)
+    target = target_grid(source, plan.config.output_resolution, plan.config.scale, "dwi")
+    return dataclasses.replace(plan, source=source, target=target)
+
+
+def test_the_series_is_checked_by_the_model_and_the_t1w_that_restored_it(make_plan):
+    plan = with_grid(make_plan(GUIDED, options={"scale": (2.0, 1.0, 3.0)}), (24, 24, 20))
+    node = stages(plan)["self_check"]
+    assert node.inputs.scale == (2.0, 1.0, 1.0)
+    assert node.inputs.model == plan.config.model
+    assert node.mem_gb == plan.self_check_gb
+    assert feeds(plan, "restore", "self_check") == [("t1w", "t1w")]
+    assert feeds(plan, "compare", "self_check") == [("tissue_file", "tissue_file")]
+    assert ("self_check", "self_check") in feeds(plan, "self_check", "record")
+    assert feeds(plan, "self_check", "save_self_check") == [("rows", "rows")]
+    assert stages(plan)["derivatives.save_self_check"].inputs.out_file.endswith("_desc-selfcheck_stats.tsv")
+
+
+def test_without_the_check_nothing_of_it_is_there(make_plan):
+    plan = with_grid(make_plan(TRAINED, options={"self_check": False}), (24, 24, 20))
+    nodes = stages(plan)
+    assert not {"self_check", "derivatives.save_self_check"} & set(nodes)
+    assert not isdefined(nodes["record"].inputs.self_check)
+
+
+@pytest.mark.parametrize(
+    ("card", "shape", "options", "words"),
+    [
+        (CUBIC, (24, 24, 20), {}, "cubic interpolation itself"),
+        (TRAINED, (14, 14, 14), {}, "fewer than 8 voxels"),
+        (TRAINED, (24, 24, 20), {"scale": (1.0, 1.0, 1.0)}, "those acquired"),
+    ],
+)
+def test_a_check_that_cannot_be_done_says_why_in_the_record(make_plan, card, shape, options, words):
+    nodes = stages(with_grid(make_plan(card, options=options), shape))
+    assert not {"self_check", "derivatives.save_self_check"} & set(nodes)
+    part = nodes["record"].inputs.self_check
+    assert not part["done"] and not part["failed"]
+    assert words in part["reason"]
+
+
+def test_a_check_for_which_memory_is_short_is_left_out(make_plan):
+    plan = with_grid(make_plan(TRAINED), (200, 200, 200))
+    assert plan.checks_itself
+    poor = dataclasses.replace(plan, config=dataclasses.replace(plan.config, memory_gb=1.5))
+    assert "of memory" in stages(poor)["record"].inputs.self_check["reason"]
+
+
+def test_the_check_shares_the_gpu_with_the_restoration(make_plan):
+    plan = with_grid(make_plan(TRAINED, device="cuda:0", options={"nprocs": 8, "omp_nthreads": 8}), (24, 24, 20))
+    on_gpu = {name: node.n_procs for name, node in stages(plan).items() if node.is_gpu_node()}
+    assert on_gpu == {"super_resolution.restore": 1, "self_check": 1}
+
+
+def test_the_result_is_compared_with_the_scan_whatever_the_model_and_the_options(make_plan):
+    for plan in (make_plan(), make_plan(TRAINED, options={"self_check": False})):
+        assert ("departure", "departure") in feeds(plan, "guard", "record")
+        assert feeds(plan, "guard", "save_departure") == [("departure_fields", "found")]
+        assert feeds(plan, "guard", "gather_departure") == [("departure_file", "in1")]
+        saved = stages(plan)["derivatives.save_departure"].inputs
+        assert saved.out_files[0].endswith("/dwi/sub-01_desc-departure_dwimap.nii.gz")
+        assert saved.optional
+    assert feeds(make_plan(TRAINED), "cubic", "guard") == [("dwi_file", "cubic_file")]
+
+
+def test_interpolation_is_not_compared_with_itself(make_plan):
+    assert feeds(make_plan(), "restore", "guard") == [("dwi_file", "sr_file")]
+
+
+def test_what_the_t1w_changed_is_tried_by_the_model_and_the_grid_of_the_run(make_plan):
+    plan = make_plan(GUIDED)
+    node, restore = stages(plan)["ablate"], stages(plan)["super_resolution.restore"]
+    assert feeds(plan, "restore", "ablate") == [("t1w", "t1w")]
+    assert feeds(plan, "register", "ablate") == []
+    assert {"without_t1w_file", "without_t1w_volumes", "without_t1w_failure"} == {
+        name for _, name in feeds(plan, "ablate", "guard")
+    }
+    for name in ("target_shape", "target_affine", "model", "device", "b0_threshold"):
+        assert getattr(node.inputs, name) == getattr(restore.inputs, name)
+    assert (node.mem_gb, node.n_procs) == (restore.mem_gb, restore.n_procs)
+    names = [name.rpartition("sub-01_")[2] for name in stages(plan)["derivatives.save_t1w_effect"].inputs.out_files]
+    assert names == [f"desc-t1weffect_{suffix}.nii.gz" for suffix in ("dwimap", "FA", "ADC")]
+
+
+@pytest.mark.parametrize(
+    ("card", "options", "parts"), [(TRAINED, {}, {}), (GUIDED, {}, {"t1w": None}), (GUIDED, {"self_check": False}, {})]
+)
+def test_without_a_t1w_or_the_wish_there_is_nothing_of_what_it_changed(make_plan, card, options, parts):
+    nodes = stages(make_plan(card, options=options, **parts))
+    assert not {"ablate", "derivatives.save_t1w_effect"} & set(nodes)
+
+
+def test_a_guided_run_without_the_t1w_shares_the_gpu_too(make_plan):
+    nodes = stages(make_plan(GUIDED, device="cuda:0", options={"nprocs": 8, "omp_nthreads": 8}))
+    on_gpu = {name: node.n_procs for name, node in nodes.items() if node.is_gpu_node()}
+    assert on_gpu == {"super_resolution.restore": 1, "ablate": 1}
+
+
+def test_memory_of_the_guards_grows_with_both_grids(make_plan):
+    small, large = (make_plan(GUIDED, options={"scale": (factor,) * 3}) for factor in (1.0, 4.0))
+    assert stages(small)["guard"].mem_gb < stages(large)["guard"].mem_gb
+    assert stages(small)["guard"].mem_gb < stages(with_grid(small, (64, 64, 40)))["guard"].mem_gb
+    assert stages(make_plan(TRAINED))["guard"].mem_gb < stages(make_plan(GUIDED))["guard"].mem_gb

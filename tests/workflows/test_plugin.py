@@ -112,7 +112,7 @@ def test_the_plugin_file_goes_before_the_options(config, tmp_path):
     assert plugin.memory_gb == config.memory_gb
 
 
-@pytest.mark.parametrize("name", ["SLURMGraph", "Dask"])
+@pytest.mark.parametrize("name", ["SGEGraph", "Dask"])
 def test_plugins_that_cannot_work_are_refused(config, tmp_path, name):
     with pytest.raises(PluginFileError, match=name):
         make_plugin(with_plugin_file(config, tmp_path, f"plugin: {name}"), silent, uses_gpu=False)
