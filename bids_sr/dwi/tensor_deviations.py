@@ -77,6 +77,17 @@ def tensor_deviations(
     return TensorDeviations(fa, md)
 
 
+def relative_deviation(
+    data: Series, deviations: Series, volumes: NDArray[np.int64], mask: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Mean standard deviation of volumes over the median of their mean in the mask, (x, y, z); read one by one."""
+    mean, spread = np.zeros(mask.shape, np.float32), np.zeros(mask.shape, np.float32)
+    for volume in volumes:
+        mean += np.asarray(data[..., volume], dtype=np.float32) / len(volumes)
+        spread += np.asarray(deviations[..., volume], dtype=np.float32) / len(volumes)
+    return np.where(mask, spread / max(float(np.median(mean[mask])), 1e-12), 0).astype(np.float32)
+
+
 def _tensors(
     design: NDArray[np.float64],
     signals: NDArray[np.float32],

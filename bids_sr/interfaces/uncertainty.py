@@ -11,9 +11,9 @@ import numpy as np
 from nipype.interfaces.base import File, InputMultiObject, traits
 from numpy.typing import NDArray
 
-from bids_sr.dwi.b0 import Series, mean_b0
+from bids_sr.dwi.b0 import mean_b0
 from bids_sr.dwi.gradients import is_b0, read_gradients
-from bids_sr.dwi.tensor_deviations import tensor_deviations
+from bids_sr.dwi.tensor_deviations import relative_deviation, tensor_deviations
 from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec, load_mask, save_working
 from bids_sr.interfaces.tensor import load_maps
 from bids_sr.reports.figures import Panel
@@ -82,17 +82,6 @@ class TellUncertainty(CoreInterface):
             target=Panel(affine, maps["dwi"], mask),
             deviations=maps,
         )
-
-
-def relative_deviation(
-    data: Series, deviations: Series, volumes: NDArray[np.int64], mask: NDArray[np.bool_]
-) -> NDArray[np.float32]:
-    """Mean standard deviation of volumes over the median of their mean in the mask, (x, y, z); read one by one."""
-    mean, spread = np.zeros(mask.shape, np.float32), np.zeros(mask.shape, np.float32)
-    for volume in volumes:
-        mean += np.asarray(data[..., volume], dtype=np.float32) / len(volumes)
-        spread += np.asarray(deviations[..., volume], dtype=np.float32) / len(volumes)
-    return np.where(mask, spread / max(float(np.median(mean[mask])), 1e-12), 0).astype(np.float32)
 
 
 def coverage_of(facts: Mapping[str, Any]) -> dict[str, float]:

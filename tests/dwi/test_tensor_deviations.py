@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bids_sr.dwi.tensor import fit_tensor
-from bids_sr.dwi.tensor_deviations import tensor_deviations
+from bids_sr.dwi.tensor_deviations import relative_deviation, tensor_deviations
 from tests.dwi.made_series import one_shell, signals, tensors
 
 EIGENVALUES = np.array([[1.7e-3, 0.3e-3, 0.3e-3], [1.2e-3, 0.8e-3, 0.4e-3], [0.9e-3, 0.8e-3, 0.7e-3]])
@@ -67,3 +67,12 @@ def test_whatever_the_signals_the_maps_are_finite():
     assert np.isfinite(told.fa).all() and np.isfinite(told.md).all()
     silent = tensor_deviations(data * 0, data * 0, GRADIENTS, 50, np.ones((50, 1, 1), bool), 0.4, random)
     assert not silent.fa.any() and not silent.md.any()
+
+
+def test_the_relative_deviation_is_that_of_the_chosen_volumes_inside_the_mask():
+    data = np.stack([np.full((2, 2, 2), level) for level in (900.0, 100.0, 300.0)], axis=-1)
+    mask = np.ones((2, 2, 2), bool)
+    mask[0, 0, 0] = False
+    told = relative_deviation(data, data / 10, np.array([1, 2]), mask)
+    np.testing.assert_allclose(told[mask], 20 / 200, rtol=1e-6)
+    assert told[0, 0, 0] == 0
