@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from bids_sr.models.base import Lattice
-from bids_sr.models.grid import GridNetwork, plan_slabs, working_grid
+from bids_sr.models.grid import GridNetwork, working_grid
 from bids_sr.models.registry import INTERPOLATORS, ModelCard, build_model
+from bids_sr.models.slabs import Sliceable, plan_slabs
 
 Shape = tuple[int, int, int]
 
@@ -84,20 +85,27 @@ def _work(box: Shape, cell: tuple[float, float, float], queries: float, card: Mo
         work = _grid_work(model, box, cell, len(card.inputs))
         return Work(work.operations + queries * INTERPOLATION, work.values)
     per_query = _multiply_adds(model.decoder) + (_multiply_adds(model.filter) if model.filter is not None else 0)
-    operations = encoded * _multiply_adds(model.encoder) + queries * per_query
-    return Work(operations, encoded * model.live)
+    computed, alive = _in_slabs(model.encoder, box)
+    # Where slabs are put together, what is kept is there twice.
+    kept = encoded * model.kept * (2 if computed > encoded else 1)
+    return Work(computed * _multiply_adds(model.encoder) + queries * per_query, alive * model.encoder.live + kept)
+
+
+def _in_slabs(network: Sliceable, shape: Shape) -> tuple[float, float]:
+    """Voxels that a network computes on a grid, surroundings of its slabs included, and those of the largest slab."""
+    slabs = [slab.high - slab.low for slab in plan_slabs(shape, network)]
+    plane = float(np.prod(shape)) / max(shape)
+    return sum(slabs) * plane, max(slabs) * plane
 
 
 def _grid_work(model: GridNetwork, source_box: Shape, cell: tuple[float, float, float], n_channels: int) -> Work:
     """What it takes to run a network on the fine voxels of a box, slab by slab, surroundings of the slabs included."""
     first = ((cell[0] - 1) / 2, (cell[1] - 1) / 2, (cell[2] - 1) / 2)
     _, fine = working_grid(source_box, Lattice(first, cell), model.scale)
-    slabs = [slab.high - slab.low for slab in plan_slabs(fine, model.network)]
-    voxels = float(np.prod(fine))
-    plane = voxels / max(fine)
+    computed, alive = _in_slabs(model.network, fine)
     # The interpolated channels, one of them twice, the result in parts and whole; later its coefficients (float64).
-    kept = voxels * (n_channels + 3)
-    return Work(sum(slabs) * plane * _multiply_adds(model.network), max(slabs) * plane * model.network.live + kept)
+    kept = float(np.prod(fine)) * (n_channels + 3)
+    return Work(computed * _multiply_adds(model.network), alive * model.network.live + kept)
 
 
 def _multiply_adds(module: nn.Module) -> float:

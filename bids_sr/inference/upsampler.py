@@ -1,9 +1,10 @@
 """A scan on a finer grid: each volume is encoded once on the brain's box, then asked for voxels inside the brain."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -20,12 +21,14 @@ from bids_sr.models.base import SUBPOSITIONS, Encoded, GuidedModel, Lattice, Res
 from bids_sr.models.interpolation import cubic_on_grid
 from bids_sr.models.registry import ModelCard
 
+Item = TypeVar("Item")
+
 #: Acquired voxels by which the mask grows before it is restored: the change to interpolation lies outside the brain.
 GROWTH = 2
 #: Least and largest number of acquired voxels encoded around what is restored.
 LEAST_HALO, LARGEST_HALO = 6, 12
-#: Queries at once: few enough that their activations stay in the processor's cache.
-CHUNK = 4096
+#: Queries at once: few enough that their activations stay in the processor's cache; on a GPU, many enough to fill it.
+CHUNK, GPU_CHUNK = 4096, 2**18
 
 
 @dataclass(frozen=True)
@@ -224,14 +227,28 @@ def restore_volumes(
 
     nothing = np.zeros(0, np.float32)
     b0 = restore(context.b0_sources(brain, anatomy), nothing) if normalization.divides_by_b0 else nothing
-    for index in range(data.shape[3]) if volumes is None else volumes:
+
+    def interpolated(index: int) -> tuple[int, Sources, NDArray[np.float32]]:
         volume = np.asarray(data[..., index], dtype=np.float32)
         result = np.zeros((1 + deviations, *target.shape), np.float32)
         result[0] = cubic_on_grid(volume, source, target)
-        restored = restore(context.sources(volume[plan.box], index, brain, anatomy), b0)
-        result[:, plan.voxels] = restored * context.level(index)
+        return index, context.sources(volume[plan.box], index, brain, anatomy), result
+
+    asked = map(interpolated, range(data.shape[3]) if volumes is None else volumes)
+    # A GPU computes while the processor reads and interpolates the next volume; a processor does one thing at a time.
+    for index, sources, result in asked if device.type == "cpu" else ahead(asked):
+        result[:, plan.voxels] = restore(sources, b0) * context.level(index)
         np.maximum(result, 0, out=result)
         yield result if deviations else result[0]
+
+
+def ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, each of which is made while the one before it is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
 
 
 def _guidance(
@@ -261,14 +278,27 @@ def restore_points(
 ) -> NDArray[np.float32]:
     """Encode one volume, (C, h, w, d), and ask for its values at the points of the plan: (Q,).
 
-    With `deviations`, (2, Q): values and standard deviations.
+    With `deviations`, (2, Q): values and standard deviations. Where the memory of a GPU does not suffice for as many
+    points at once as would be fast, fewer are asked for.
     """
     encoded = model.encode(torch.from_numpy(channels)[None].to(device), plan.lattice)
-    cell = plan.cell.to(device)
-    guides = repeat(None) if stencils is None else stencils.chunks(CHUNK)
-    parts = zip(plan.points.split(CHUNK), guides, strict=False)
     ask = _ask_both if deviations else _ask
-    return torch.cat([ask(model, encoded, part.to(device), cell, guide).cpu() for part, guide in parts], -1).numpy()
+    size = _queries_at_once(device)
+    while True:
+        guides = repeat(None) if stencils is None else stencils.chunks(size)
+        parts = zip(plan.points.split(size), guides, strict=False)
+        try:
+            found = [ask(model, encoded, part.to(device), plan.cell.to(device), guide).cpu() for part, guide in parts]
+            return torch.cat(found, -1).numpy()
+        except torch.cuda.OutOfMemoryError:
+            if size <= CHUNK:
+                raise
+            size //= 2
+
+
+def _queries_at_once(device: torch.device) -> int:
+    """How many points are asked for at once."""
+    return CHUNK if device.type == "cpu" else GPU_CHUNK
 
 
 def _ask(model: RestorationModel, encoded: Encoded, points: Tensor, cell: Tensor, guide: Tensor | None) -> Tensor:

@@ -16,6 +16,7 @@ from bids_sr.models.base import (
 )
 from bids_sr.models.implicit import Coordinates, ImplicitDecoder, coordinate_channels, lookup, trilinear_corners
 from bids_sr.models.rdn import ResidualDenseNetwork
+from bids_sr.models.slabs import run_in_slabs
 
 #: Below this magnification (20 % finer voxels) the correction fades out: a grid that asks for nothing new gets the
 #: input.
@@ -87,8 +88,8 @@ class CsrDmri(TrainableModel):
         self.filter = _silent_layer(hidden, NEIGHBOURS) if guided else None
         self.spread = _silent_layer(hidden, 1) if spread else None
         self.radius = self.encoder.radius + 1
-        #: Values per encoded voxel that are held at once when it runs without gradients.
-        self.live = self.encoder.live + feature_channels + (2 if guided else 1)
+        #: Values per encoded voxel that are kept to be looked up.
+        self.kept = feature_channels + (2 if guided else 1)
 
     def forward(self, channels: Tensor, points: Tensor, cell: Tensor, guide: Tensor | None = None) -> Tensor:
         """Intensities of a batch of patches, see `TrainableModel`; the guide is (N, Q, GUIDE_CHANNELS)."""
@@ -143,7 +144,7 @@ class CsrDmri(TrainableModel):
         In bfloat16, which training may compute in, the weights of a lookup do not add up to one. The last is there
         where the network is guided.
         """
-        features = self.encoder(channels.contiguous(memory_format=torch.channels_last_3d))
+        features = run_in_slabs(self.encoder, channels)
         kept = [features.float(), channels[:, :1].float()]
         if self.filter is not None:
             kept.append(channels[:, -SUBPOSITIONS:].float().mean(dim=1, keepdim=True))

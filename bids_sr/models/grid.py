@@ -1,7 +1,6 @@
 """Convolutional networks behind the interface of the models that answer at any point."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,12 +9,11 @@ from torch import Tensor
 from bids_sr.models.base import Encoded, Lattice, TrainableModel, grid_shape
 from bids_sr.models.convolutional import DCSRN, ConvolutionalNetwork, InterpolatedRDN, ResCNN3D
 from bids_sr.models.interpolation import SPLINE_RADIUS, encode_splines, query_splines
+from bids_sr.models.slabs import run_in_slabs
 from bids_sr.splines import spline_weights
 
 #: Networks by their names in cards and presets.
 NETWORKS: dict[str, type[ConvolutionalNetwork]] = {"dcsrn": DCSRN, "rescnn3d": ResCNN3D, "rdn": InterpolatedRDN}
-#: Values that a slab may hold while the network runs: 2 GB of them.
-SLAB_VALUES = 2**29
 
 
 class GridNetwork(TrainableModel):
@@ -145,40 +143,3 @@ def interpolate(channels: Tensor, positions: list[Tensor]) -> Tensor:
             weights = np.stack([spline_weights(row, channels.shape[2 + axis]) for row in rows])
             fine = torch.einsum(product, torch.from_numpy(weights).to(fine.device), fine)
     return fine
-
-
-@dataclass(frozen=True)
-class Slab:
-    """Planes `start` to `stop` of a result, and planes `low` to `high` of the input that they depend on."""
-
-    start: int
-    stop: int
-    low: int
-    high: int
-
-
-def plan_slabs(shape: tuple[int, ...], network: ConvolutionalNetwork) -> list[Slab]:
-    """Slabs along the longest axis of a grid, each with as much around it as the network sees.
-
-    They hold at most `SLAB_VALUES`, unless half of a slab would then be its surroundings.
-    """
-    length = max(shape)
-    fitting = int(SLAB_VALUES / (network.live * math.prod(shape) / length))
-    thickness = length if fitting >= length else max(fitting - 2 * network.radius, 2 * network.radius)
-    return [
-        Slab(start, stop, max(0, start - network.radius), min(length, stop + network.radius))
-        for start in range(0, length, thickness)
-        for stop in [min(length, start + thickness)]
-    ]
-
-
-def run_in_slabs(network: ConvolutionalNetwork, volumes: Tensor) -> Tensor:
-    """What the network gives of volumes, (N, C, h, w, d), as one pass would, with the memory of a slab."""
-    shape = grid_shape(volumes)
-    axis = 2 + shape.index(max(shape))
-    parts = []
-    for slab in plan_slabs(shape, network):
-        part = volumes.narrow(axis, slab.low, slab.high - slab.low)
-        result = network(part.contiguous(memory_format=torch.channels_last_3d))
-        parts.append(result.narrow(axis, slab.start - slab.low, slab.stop - slab.start))
-    return torch.cat(parts, dim=axis)

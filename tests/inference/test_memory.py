@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bids_sr.inference.memory import _work, estimate
-from bids_sr.models import grid
+from bids_sr.models import slabs
 from bids_sr.models.base import Lattice
 from bids_sr.models.registry import CUBIC, ModelCard, build_model, read_card
 
@@ -85,7 +85,7 @@ def test_guidance_costs_the_operations_that_it_takes():
 @pytest.mark.parametrize("slab_values", [10**9, 1], ids=["whole", "slabs"])
 @pytest.mark.parametrize("architecture", ["dcsrn", "rescnn3d", "rdn"])
 def test_the_operations_of_a_grid_network_are_counted_on_the_fine_grid(architecture, scale, slab_values, monkeypatch):
-    monkeypatch.setattr(grid, "SLAB_VALUES", slab_values)
+    monkeypatch.setattr(slabs, "SLAB_VALUES", slab_values)
     arguments = {"scale": scale, **SMALL_NETWORKS[architecture]}
     model, box = build_model(architecture, arguments, 3), (6, 7, 15)
     with FlopCounterMode(display=False) as counter:

@@ -1,5 +1,7 @@
 """A restored series lies where the scan lay, and differs from interpolation only around the brain."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,11 @@ import torch
 from bids_sr.dwi.t1w import T1wImage
 from bids_sr.errors import ScaleTooLargeError
 from bids_sr.geometry import Grid, points_in
+from bids_sr.inference import upsampler
 from bids_sr.inference.upsampler import (
     GROWTH,
     Stencils,
+    ahead,
     check_scale,
     halo,
     plan_restoration,
@@ -381,3 +385,48 @@ def test_deviations_come_in_the_units_of_the_scan_where_it_is_restored(series, m
         np.testing.assert_array_equal(volume[0], alone)
         np.testing.assert_allclose(volume[1][inside], 0.1 * np.median(means[shell][mask]), rtol=1e-5)
         assert not volume[1][~inside].any()
+
+
+def test_fewer_points_are_asked_for_at_once_where_a_gpu_has_no_room_for_many(series, mask, monkeypatch):
+    model, target = network(), GRID.at_resolution(np.full(3, 1.2))
+    expected, query = restored(series, target, mask, model), model.query
+
+    def query_of_a_small_gpu(encoded, points, *rest):
+        if len(points) > 100:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return query(encoded, points, *rest)
+
+    monkeypatch.setattr(model, "query", query_of_a_small_gpu)
+    monkeypatch.setattr(upsampler, "_queries_at_once", lambda device: 1000)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        restored(series, target, mask, model)
+    monkeypatch.setattr(upsampler, "CHUNK", 50)
+    np.testing.assert_allclose(restored(series, target, mask, model), expected, atol=1e-4)
+
+
+def test_what_is_made_ahead_comes_in_order_and_fails_where_it_failed():
+    def items():
+        yield from range(3)
+        raise ValueError("the fourth")
+
+    found = []
+    with pytest.raises(ValueError, match="the fourth"):
+        for item in ahead(items()):
+            found.append(item)
+    assert found == [0, 1, 2]
+
+
+def test_the_next_is_made_while_one_is_used():
+    made = []
+
+    def items():
+        for item in range(3):
+            made.append(item)
+            yield item
+
+    for item in ahead(items()):
+        for _ in range(200):
+            if len(made) > min(item + 1, 2):
+                break
+            time.sleep(0.01)
+        assert len(made) == min(item + 2, 3)

@@ -9,6 +9,7 @@ from torch import nn
 from bids_sr.models.base import GUIDE_CHANNELS, NEIGHBOURS, SUBPOSITIONS, Lattice
 from bids_sr.models.csr_dmri import CsrDmri, guided_weights
 from bids_sr.models.implicit import coordinate_channels, lookup, trilinear_corners
+from bids_sr.models.rdn import ResidualDenseBlock
 from bids_sr.models.registry import load_model
 
 SMALL = {
@@ -94,6 +95,18 @@ def test_in_mixed_precision_the_interpolated_input_stays_exact():
     with torch.autocast("cpu", torch.bfloat16):
         mixed = model(channels, points, torch.full((1, 3), 0.5))
     torch.testing.assert_close(mixed, model(channels, points, torch.full((1, 3), 0.5)), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("precise", [True, False], ids=["float32", "mixed"])
+def test_a_dense_block_is_the_one_that_concatenates_its_maps(precise):
+    torch.manual_seed(0)
+    block, maps = ResidualDenseBlock(6, 4, 3), torch.randn(2, 6, 5, 6, 7)
+    with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
+        dense = maps
+        for layer in block.layers:
+            dense = torch.cat([dense, torch.relu(layer(dense))], dim=1)
+        expected, tolerance = maps + block.fusion(dense), 1e-5 if precise else 0.03
+        torch.testing.assert_close(block(maps), expected, atol=tolerance, rtol=tolerance)
 
 
 def test_trilinear_lookup_is_scipys_order_one():

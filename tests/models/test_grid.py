@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from bids_sr.models import grid
 from bids_sr.models.base import Lattice
 from bids_sr.models.convolutional import DCSRN, InterpolatedRDN, ResCNN3D
-from bids_sr.models.grid import GridNetwork, interpolate, plan_slabs, run_in_slabs, working_grid
+from bids_sr.models.grid import GridNetwork, interpolate, working_grid
 from bids_sr.models.interpolation import CubicSpline
 
 ANYWHERE = Lattice((0.0, 0.0, 0.0), (0.5, 0.5, 0.5))
@@ -40,34 +39,6 @@ def silent(channels=1):
 def voxels_of(lattice, shape):
     axes = [o + c * np.arange(n) for o, c, n in zip(lattice.origin, lattice.cell, shape, strict=True)]
     return torch.from_numpy(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.float32))
-
-
-@torch.inference_mode()
-@pytest.mark.parametrize("index", range(3))
-@pytest.mark.parametrize("shape", [(31, 7, 6), (6, 29, 7), (5, 7, 33)])
-def test_slabs_give_what_the_whole_gives(index, shape, monkeypatch):
-    network = networks()[index]
-    volumes = torch.rand(2, 2, *shape)
-    whole = network(volumes)
-    monkeypatch.setattr(grid, "SLAB_VALUES", 1)
-    assert len(plan_slabs(shape, network)) > 1
-    torch.testing.assert_close(run_in_slabs(network, volumes), whole, atol=1e-6, rtol=1e-5)
-
-
-@given(st.integers(1, 400), st.integers(1, 10**9))
-def test_slabs_cover_the_grid_once_and_keep_to_their_budget_or_half_of_it_is_result(length, budget):
-    network = networks()[0]
-    shape = (length, 4, 5)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grid, "SLAB_VALUES", budget)
-        slabs = plan_slabs(shape, network)
-    assert [index for slab in slabs for index in range(slab.start, slab.stop)] == list(range(max(shape)))
-    for slab in slabs:
-        thickness = slab.high - slab.low
-        values = thickness * network.live * np.prod(shape) / max(shape)
-        assert values <= budget or thickness <= 4 * network.radius
-        assert slab.low <= max(0, slab.start - network.radius)
-        assert slab.high >= min(max(shape), slab.stop + network.radius)
 
 
 @torch.inference_mode()

@@ -1,0 +1,95 @@
+"""Slabs give what one pass gives, and keep to their memory."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bids_sr.models import slabs
+from bids_sr.models.base import Lattice
+from bids_sr.models.convolutional import DCSRN, InterpolatedRDN, ResCNN3D
+from bids_sr.models.csr_dmri import CsrDmri
+from bids_sr.models.rdn import ResidualDenseNetwork
+from bids_sr.models.slabs import plan_slabs, run_in_slabs
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def networks(channels=2):
+    torch.manual_seed(0)
+    dcsrn = DCSRN(channels, first=4, growth=4, units=2)
+    dcsrn(torch.randn(2, channels, 6, 6, 6) * 3 + 1)
+    return [
+        dcsrn.eval(),
+        ResCNN3D(channels, features=4, blocks=1, layers=2).eval(),
+        InterpolatedRDN(channels, features=4, growth=4, blocks=1, layers=2).eval(),
+        ResidualDenseNetwork(channels, features=4, growth=4, blocks=1, layers=2, out_channels=5).eval(),
+    ]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("shape", [(31, 7, 6), (6, 29, 7), (5, 7, 33)])
+def test_slabs_give_what_the_whole_gives(index, shape, monkeypatch):
+    network = networks()[index]
+    volumes = torch.rand(2, 2, *shape)
+    whole = network(volumes)
+    monkeypatch.setattr(slabs, "SLAB_VALUES", 1)
+    assert len(plan_slabs(shape, network)) > 1
+    torch.testing.assert_close(run_in_slabs(network, volumes), whole, atol=1e-6, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_volume_encoded_in_slabs_is_asked_as_if_it_were_encoded_at_once(monkeypatch):
+    torch.manual_seed(0)
+    model = CsrDmri(2, features=4, growth=4, blocks=1, layers=2, feature_channels=5, hidden=8, coordinates="cell")
+    channels, lattice = torch.rand(1, 2, 30, 6, 7), Lattice((0.0, 0.0, 0.0), (0.5, 0.5, 0.5))
+    whole = model.encode(channels, lattice)
+    monkeypatch.setattr(slabs, "SLAB_VALUES", 1)
+    torch.testing.assert_close(model.encode(channels, lattice).rows, whole.rows, atol=1e-6, rtol=1e-5)
+
+
+@given(st.integers(1, 400), st.integers(1, 10**9))
+def test_slabs_cover_the_grid_once_and_keep_to_their_budget_or_half_of_it_is_result(length, budget):
+    network = networks()[0]
+    shape = (length, 4, 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slabs, "SLAB_VALUES", budget)
+        planned = plan_slabs(shape, network)
+    assert [index for slab in planned for index in range(slab.start, slab.stop)] == list(range(max(shape)))
+    for slab in planned:
+        thickness = slab.high - slab.low
+        values = thickness * network.live * np.prod(shape) / max(shape)
+        assert values <= budget or thickness <= 4 * network.radius
+        assert slab.low <= max(0, slab.start - network.radius)
+        assert slab.high >= min(max(shape), slab.stop + network.radius)
+
+
+class SmallGpu:
+    """A network on a GPU with room for so many planes; it counts how often it was too small."""
+
+    radius, live = 1, 1
+
+    def __init__(self, planes):
+        self.planes, self.refused = planes, 0
+
+    def __call__(self, volumes):
+        if max(volumes.shape[2:]) > self.planes:
+            self.refused += 1
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return volumes
+
+
+def test_slabs_are_made_smaller_until_a_gpu_has_room_for_them():
+    network, volumes = SmallGpu(planes=9), torch.rand(1, 2, 40, 3, 4)
+    torch.testing.assert_close(run_in_slabs(network, volumes), volumes)
+    assert network.refused > 0
+
+
+def test_a_gpu_without_room_for_the_smallest_slab_is_too_small():
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        run_in_slabs(SmallGpu(planes=3), torch.rand(1, 2, 40, 3, 4))
