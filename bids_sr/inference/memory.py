@@ -84,11 +84,11 @@ def _work(box: Shape, cell: tuple[float, float, float], queries: float, card: Mo
     if isinstance(model, GridNetwork):
         work = _grid_work(model, box, cell, len(card.inputs))
         return Work(work.operations + queries * INTERPOLATION, work.values)
-    per_query = _multiply_adds(model.decoder) + (_multiply_adds(model.filter) if model.filter is not None else 0)
+    per_query = multiply_adds(model.decoder) + (multiply_adds(model.filter) if model.filter is not None else 0)
     computed, alive = _in_slabs(model.encoder, box)
     # Where slabs are put together, what is kept is there twice.
     kept = encoded * model.kept * (2 if computed > encoded else 1)
-    return Work(computed * _multiply_adds(model.encoder) + queries * per_query, alive * model.encoder.live + kept)
+    return Work(computed * multiply_adds(model.encoder) + queries * per_query, alive * model.encoder.live + kept)
 
 
 def _in_slabs(network: Sliceable, shape: Shape) -> tuple[float, float]:
@@ -105,9 +105,9 @@ def _grid_work(model: GridNetwork, source_box: Shape, cell: tuple[float, float, 
     computed, alive = _in_slabs(model.network, fine)
     # The interpolated channels, one of them twice, the result in parts and whole; later its coefficients (float64).
     kept = float(np.prod(fine)) * (n_channels + 3)
-    return Work(computed * _multiply_adds(model.network), alive * model.network.live + kept)
+    return Work(computed * multiply_adds(model.network), alive * model.network.live + kept)
 
 
-def _multiply_adds(module: nn.Module) -> float:
+def multiply_adds(module: nn.Module) -> float:
     """Multiply-adds per voxel or query: each weight of a convolution or of a linear layer is used once."""
     return float(sum(parameter.numel() for parameter in module.parameters() if parameter.dim() > 1))

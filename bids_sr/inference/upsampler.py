@@ -283,7 +283,7 @@ def restore_points(
     """
     encoded = model.encode(torch.from_numpy(channels)[None].to(device), plan.lattice)
     ask = _ask_both if deviations else _ask
-    size = _queries_at_once(device)
+    size = queries_at_once(device)
     while True:
         guides = repeat(None) if stencils is None else stencils.chunks(size)
         parts = zip(plan.points.split(size), guides, strict=False)
@@ -296,7 +296,7 @@ def restore_points(
             size //= 2
 
 
-def _queries_at_once(device: torch.device) -> int:
+def queries_at_once(device: torch.device) -> int:
     """How many points are asked for at once."""
     return CHUNK if device.type == "cpu" else GPU_CHUNK
 

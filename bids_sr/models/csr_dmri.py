@@ -106,7 +106,7 @@ class CsrDmri(TrainableModel):
         parts = zip(found.split(size), points.flatten(0, 1).split(size), cells.split(size), strict=True)
         guides = None if guide is None else guide.flatten(0, 1).split(size)
         decoded = [
-            self._decode(features, where, sizes, shape, guides[index] if guides else None)[0]
+            self.decode(features, where, sizes, shape, guides[index] if guides else None)[0]
             for index, (features, where, sizes) in enumerate(parts)
         ]
         return torch.cat(decoded).unflatten(0, points.shape[:2])
@@ -135,7 +135,7 @@ class CsrDmri(TrainableModel):
         """Intensities, (N, Q), and what the decoder's last layers read, (N, Q, hidden)."""
         corners = trilinear_corners(points, encoded.shape)
         found = (lookup(rows, *corners) for rows in encoded.rows)
-        decoded = [self._decode(features, points, cell, encoded.shape, guide) for features in found]
+        decoded = [self.decode(features, points, cell, encoded.shape, guide) for features in found]
         return torch.stack([values for values, _ in decoded]), torch.stack([hidden for _, hidden in decoded])
 
     def _rows(self, channels: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class CsrDmri(TrainableModel):
             kept.append(channels[:, -SUBPOSITIONS:].float().mean(dim=1, keepdim=True))
         return torch.cat(kept, dim=1).permute(0, 2, 3, 4, 1).flatten(1, 3).contiguous()
 
-    def _decode(
+    def decode(
         self, found: Tensor, points: Tensor, cell: Tensor, shape: tuple[int, int, int], guide: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Intensities, (Q,), and what the last layers read, (Q, hidden), from what was found at points, (Q, 3).

@@ -195,10 +195,10 @@ def _card_of_file(path: Path) -> ModelCard:
     """The card in a JSON file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        content |= {key: tuple(content[key]) for key in ("scale_range", "inputs")}
+        content |= {"scale_range": tuple(map(float, content["scale_range"])), "inputs": tuple(content["inputs"])}
         card = ModelCard(**content)
         _ = card.signal
-    except (OSError, ValueError, KeyError, TypeError, SignalError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SignalError) as error:
         raise ModelCardError(card=path, problem=error) from error
     return card
 

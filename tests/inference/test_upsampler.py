@@ -397,7 +397,7 @@ def test_fewer_points_are_asked_for_at_once_where_a_gpu_has_no_room_for_many(ser
         return query(encoded, points, *rest)
 
     monkeypatch.setattr(model, "query", query_of_a_small_gpu)
-    monkeypatch.setattr(upsampler, "_queries_at_once", lambda device: 1000)
+    monkeypatch.setattr(upsampler, "queries_at_once", lambda device: 1000)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         restored(series, target, mask, model)
     monkeypatch.setattr(upsampler, "CHUNK", 50)
