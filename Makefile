@@ -15,12 +15,14 @@ DEMO_RESOLUTION ?= 1.25
 TEST_LIMIT ?= 30m
 TIMEOUT := $(if $(shell command -v timeout),timeout $(TEST_LIMIT))
 
-.PHONY: help demo test lint docs hooks boutiques container-test slurm-test clean
+.PHONY: help demo test test-faults mutation lint docs hooks boutiques container-test slurm-test clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo    set up .venv, make the demo dataset, run the app on it, say where the report is'
 	@echo 'make test    set up .venv, check style and types, run the tests'
+	@echo 'make test-faults     end, starve and crowd whole runs, and see that nothing is lost (under half an hour)'
+	@echo 'make mutation        break the code in small ways and list what no test notices (ten minutes)'
 	@echo 'make lint    style and types only'
 	@echo 'make docs    set up .venv, build the documentation into docs/_build/html'
 	@echo 'make hooks   check style and types before each commit, by pre-commit'
@@ -37,6 +39,12 @@ demo: $(VENV)/.demo-installed $(DEMO_DATA)
 
 test: lint
 	$(TIMEOUT) $(BIN)/python -m pytest
+
+test-faults: $(VENV)/.test-installed
+	$(TIMEOUT) $(BIN)/python -m pytest -m faults tests/faults
+
+mutation: $(VENV)/.test-installed
+	$(BIN)/python .ci/mutation.py
 
 lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .

@@ -25,9 +25,13 @@ from bids_sr.errors import (
 from bids_sr.resources import available_cpus, available_memory_gb
 
 ANALYSIS_LEVELS = ("participant", "group")
+OUTPUT_LAYOUTS = ("bids_sr", "qsirecon")
 
 # Magnifications per axis that a restoration can be asked for.
 SCALE_RANGE = (1.0, 4.0)
+
+# Smallest voxel (mm) that can be asked for; what is smaller was meant in another unit.
+LEAST_RESOLUTION = 0.01
 
 _MEMORY = re.compile(r"(?P<number>\d+(\.\d*)?|\.\d+)\s*(?P<unit>[KMGT]?)(I?B)?", re.IGNORECASE)
 _GB_PER_UNIT = {"": 1.0, "K": 1 / 1024**2, "M": 1 / 1024, "G": 1.0, "T": 1024.0}
@@ -64,6 +68,10 @@ class Config:
         Whether a T1w image is looked for.
     save_cubic : bool
         Whether the cubic interpolation, the baseline, is written too.
+    save_tensor : bool
+        Whether the tensors and their eigenvectors are written, not their maps alone.
+    output_layout : str
+        ``bids_sr``, or ``qsirecon`` for a dataset beside the results that QSIRecon takes as its input.
     uncertainty : bool
         Whether standard deviations of the restored series, of FA and of MD are written too.
     self_check : bool
@@ -107,6 +115,8 @@ class Config:
     b0_threshold: float = 50.0
     use_t1w: bool = True
     save_cubic: bool = False
+    output_layout: str = "bids_sr"
+    save_tensor: bool = False
     uncertainty: bool = False
     self_check: bool = True
     nprocs: int = field(default_factory=available_cpus)
@@ -188,6 +198,8 @@ def _check_folders(config: Config) -> None:
     _check_exists("BIDS_DIR", config.bids_dir)
     for name, path in config.derivatives.items():
         _check_exists(f"--derivatives {name}", path)
+    if config.bids_database_dir is not None and config.bids_database_dir.exists():
+        _check_exists("--bids-database-dir", config.bids_database_dir)
     bids_dir, output_dir, work_dir = (path.resolve() for path in (config.bids_dir, config.output_dir, config.work_dir))
     suggestion = config.bids_dir / "derivatives" / "bids_sr"
     if output_dir == bids_dir:
@@ -235,6 +247,9 @@ def _check_grid(config: Config) -> None:
         )
     if config.output_resolution and not all(0 < size < math.inf for size in config.output_resolution):
         raise ConfigurationError(option="--output-resolution", reason="voxel sizes in mm are larger than zero.")
+    if config.output_resolution and min(config.output_resolution) < LEAST_RESOLUTION:
+        reason = f"no voxel smaller than {LEAST_RESOLUTION:g} mm can be restored; is the number in mm?"
+        raise ConfigurationError(option="--output-resolution", reason=reason)
     if config.scale and not all(SCALE_RANGE[0] <= factor <= SCALE_RANGE[1] for factor in config.scale):
         raise ConfigurationError(
             option="--scale", reason=f"factors from {SCALE_RANGE[0]:g} to {SCALE_RANGE[1]:g} can be restored."
@@ -247,6 +262,9 @@ def _check_numbers(config: Config) -> None:
         raise ConfigurationError(option="--device", reason=f"{config.device!r} is not one of auto, cpu, cuda, cuda:N.")
     if not 0 <= config.b0_threshold < math.inf:
         raise ConfigurationError(option="--b0-threshold", reason="a b-value in s/mm2, zero or larger, is needed.")
+    if config.output_layout not in OUTPUT_LAYOUTS:
+        reason = f"{config.output_layout!r} is not one of {', '.join(OUTPUT_LAYOUTS)}."
+        raise ConfigurationError(option="--output-layout", reason=reason)
     if config.nprocs < 1 or config.omp_nthreads < 1:
         raise ConfigurationError(option="--nprocs, --omp-nthreads", reason="at least one is needed.")
     if config.omp_nthreads > config.nprocs:
@@ -295,6 +313,10 @@ def read_filters(text: str) -> dict[str, dict[str, Any]]:
     filters = json.loads(text)
     if not isinstance(filters, dict) or not all(isinstance(entities, dict) for entities in filters.values()):
         raise ValueError('it must have the form {"dwi": {"entity": "value"}, "t1w": {...}}')
+    for entities in filters.values():
+        for entity, value in entities.items():
+            if any(isinstance(item, (dict, list)) for item in (value if isinstance(value, list) else [value])):
+                raise ValueError(f"the value of {entity} must be text, a number, true, false, null, or a list of those")
     return filters
 
 
@@ -320,6 +342,13 @@ def _text(value: Any) -> str:
     return value
 
 
+def _folder(value: Any) -> Path:
+    """A path."""
+    if "\0" in _text(value):
+        raise ValueError("a path cannot hold a null character")
+    return Path(value)
+
+
 def _whole(value: Any) -> int:
     """A whole number."""
     if isinstance(value, bool) or not isinstance(value, int):
@@ -342,8 +371,8 @@ def _filters(value: Any) -> dict[str, dict[str, Any]]:
 
 
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
-    "Path": lambda value: Path(_text(value)),
-    "Path | None": lambda value: Path(_text(value)),
+    "Path": _folder,
+    "Path | None": _folder,
     "str": _text,
     "bool": _boolean,
     "int": _whole,
@@ -351,7 +380,7 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "tuple[str, ...]": lambda value: tuple(_text(item) for item in value),
     "tuple[float, float, float] | None": _three,
     "Mapping[str, Mapping[str, Any]]": _filters,
-    "Mapping[str, Path]": lambda value: {name: Path(_text(path)) for name, path in value.items()},
+    "Mapping[str, Path]": lambda value: {name: _folder(path) for name, path in value.items()},
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any, ClassVar
 
 
@@ -173,6 +174,42 @@ class UnavailableFileError(InputError):
     )
 
 
+class PointerFileError(InputError):
+    """A small text stands in the place of a file's content."""
+
+    template = (
+        "{path} holds a pointer of {tool} instead of its content. Fetch the content first (datalad get, git annex get, "
+        "or git lfs pull)."
+    )
+
+
+class NoAccessError(InputError):
+    """A file or folder of the dataset may not be read."""
+
+    template = "{path} cannot be opened ({reason}). Change its permissions, or run as a user who may read it."
+
+
+class NotAFileError(InputError):
+    """A folder or device bears the name of a file."""
+
+    template = "{path} is not a file. Put the file itself there, or take that name out of the dataset."
+
+
+class EmptyFileError(InputError):
+    """A file has no content at all."""
+
+    template = "{path} is empty (0 bytes). Copy it again from where it came, or take it out of the dataset."
+
+
+class NotForQsireconError(InputError):
+    """A series is to be handed over to QSIRecon, which would not see it."""
+
+    template = (
+        "--output-layout qsirecon: {dwi} is not in space {spaces}. QSIRecon takes preprocessed series: give QSIPrep's "
+        "output as BIDS_DIR, or leave the option out."
+    )
+
+
 class StaleDatabaseError(InputError):
     """The pybids database given does not describe the dataset any more."""
 
@@ -197,6 +234,42 @@ class UnreadableImageError(InputError):
     """An image cannot be opened, or is truncated."""
 
     template = "{path} cannot be read as a NIfTI image: {reason}. Is the file complete?"
+
+
+class VoxelTypeError(InputError):
+    """The voxels of an image are not real numbers."""
+
+    template = "{path}: its voxels are {kind}; real numbers are needed. Convert it (of complex data, the magnitude)."
+
+
+class VoxelSizeError(InputError):
+    """The voxels of an image have a size that none of a head can have."""
+
+    template = (
+        "{path}: voxels of {sizes} mm; from {least:g} to {largest:g} mm can be right. Correct the header; is it in "
+        "another unit than mm?"
+    )
+
+
+class PlaceError(InputError):
+    """The header of an image does not tell where its voxels lie."""
+
+    template = "{path}: the {form} in its header {problem}. Correct the header, or convert the image again."
+
+
+class EmptyVolumeError(InputError):
+    """A volume of a series holds no signal at all."""
+
+    template = (
+        "{dwi}: volume {volume} (counted from 0) holds {content}. Remove it together with its b-value and b-vector, or "
+        "convert the series again."
+    )
+
+
+class NotThreeDimensionalError(InputError):
+    """An image that goes with a series is not a single volume."""
+
+    template = "{path}: a {what} has three dimensions (x, y, z), this image has shape {shape}. Extract one volume."
 
 
 class NotFourDimensionalError(InputError):
@@ -265,6 +338,24 @@ class GradientValueError(InputError):
     """A b-value is negative or not a finite number."""
 
     template = "{dwi}: the b-value of volume {volume} (counted from 0) is {bval}. b-values are zero or positive, s/mm2."
+
+
+class LargeBValueError(InputError):
+    """A b-value is larger than any scanner gives."""
+
+    template = (
+        "{dwi}: the b-value of volume {volume} (counted from 0) is {bval:g}. b-values are in s/mm2; divide those in "
+        "s/m2 by 1000000."
+    )
+
+
+class NoWeightedVolumeError(InputError):
+    """All volumes count as free of diffusion weighting."""
+
+    template = (
+        "{dwi}: no b-value is larger than {threshold:g} s/mm2, the largest is {largest:g}; diffusion-weighted volumes "
+        "are needed. Multiply b-values in ms/um2 by 1000; if these are right, lower --b0-threshold."
+    )
 
 
 class NoB0Error(InputError):
@@ -394,6 +485,20 @@ class NoRecordsError(InputError):
         "{output_dir} holds no records of finished series, so there is nothing to report. Run the app without "
         "--reports-only and --boilerplate-only first, or check --participant-label."
     )
+
+
+class DiskFullError(InputError):
+    """Nothing more can be written."""
+
+    template = (
+        "The disk is full, or your quota is used up ({reason}). Free some space, or name other folders for output and "
+        "work; the same command then goes on where it stopped."
+    )
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an exception means that no space is left to write to."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class WorkerKilledError(BidsSrError):

@@ -122,6 +122,12 @@ def axis_aligned(source: Grid, target: Grid) -> bool:
     return bool(np.all(ratios > 0) and np.all(drift < 1e-3))
 
 
+def same_grid(one: Grid, other: Grid) -> bool:
+    """Whether two grids are the same to a hundredth of a voxel."""
+    tolerance = 0.01 * float(one.voxel_sizes.min())
+    return one.shape == other.shape and bool(np.allclose(one.affine, other.affine, atol=tolerance))
+
+
 def _overlap_matrix(n_source: int, n_target: int, ratio: float, offset: float) -> NDArray[np.float64]:
     """Length that target cells, `ratio` wide around `offset + i * ratio`, share with source cells: (target, source)."""
     centres = offset + ratio * np.arange(n_target)[:, None]

@@ -21,6 +21,7 @@ RELEVANT_OPTIONS = (
     "b0_threshold",
     "use_t1w",
     "save_cubic",
+    "save_tensor",
     "uncertainty",
     "self_check",
     "random_seed",
@@ -36,6 +37,8 @@ LARGEST_CONTRAST = 0.1
 NO_T1W = "there is none"
 UNTRUSTED_T1W = "its registration or its contrast cannot be trusted"
 BLANK_T1W = "it shows nothing where the brain is"
+#: What became of a result that a later run with other input or options began to replace.
+REPLACED = "A later run with other input or options began to replace this result and has not come to its end."
 #: Parts of the record that say what of the result the scan does not support, and what each tells.
 GUARDS = {
     "departure": "Where the result departs from the acquired scan",
@@ -198,3 +201,39 @@ def is_finished(record: Mapping[str, Any] | None, expected_fingerprint: str, out
     if record is None or record.get("status") != "done" or record.get("fingerprint") != expected_fingerprint:
         return False
     return all((output_dir / name).is_file() for name in record["outputs"])
+
+
+def supersede(file: Path) -> list[str]:
+    """Mark the result that a record tells of as about to be replaced, by a run that may not come to its end.
+
+    Returns
+    -------
+    list of str
+        Files of that result, relative to the output dataset; none where there is no record.
+    """
+    record = read_record(file)
+    if record is None:
+        return []
+    write_record(file, failed_record(record, REPLACED, "", None))
+    return [str(name) for name in record.get("outputs", [])]
+
+
+def remove_replaced(records: Path, output_dir: Path, names: Iterable[str]) -> None:
+    """Remove files of an earlier result that no record lists any more: they would be taken for part of the new one.
+
+    Parameters
+    ----------
+    records : Path
+        Folder with the records of the subject.
+    output_dir : Path
+    names : iterable of str
+        Relative to `output_dir`; what lies outside of it is left alone.
+    """
+    known = [read_record(file) or {} for file in records.glob("*_desc-record.json")]
+    kept = {name for record in known for name in record.get("outputs", [])}
+    for name in set(names) - kept:
+        file = output_dir / name
+        if file.resolve().is_relative_to(output_dir.resolve()):
+            file.unlink(missing_ok=True)
+            if name.endswith(".nii.gz"):
+                file.with_name(file.name.removesuffix(".nii.gz") + ".json").unlink(missing_ok=True)

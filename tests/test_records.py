@@ -13,7 +13,9 @@ from bids_sr.records import (
     fingerprint,
     is_finished,
     read_record,
+    remove_replaced,
     stage_warnings,
+    supersede,
     trusts_registration,
     undone_check,
     write_record,
@@ -136,3 +138,31 @@ def test_a_guard_that_broke_off_is_warned_of(part, words):
     assert words in warning
     assert "Out of memory. The results do not depend on it." in warning
     assert stage_warnings({part: {"done": True, "sentence": "All is well."}}) == []
+
+
+def test_a_result_that_is_being_replaced_is_not_finished_and_its_files_are_known(tmp_path):
+    file = tmp_path / "figures" / "sub-01_desc-record.json"
+    assert supersede(file) == []
+    assert not file.exists()
+    (tmp_path / "a.nii.gz").touch()
+    write_record(file, complete_record(OPENING, {}, {}, ["a.nii.gz"]))
+    assert is_finished(read_record(file), "abc", tmp_path)
+    for _ in range(2):
+        assert supersede(file) == ["a.nii.gz"]
+        assert not is_finished(read_record(file), "abc", tmp_path)
+    assert "began to replace" in read_record(file)["error"]["message"]
+
+
+def test_files_that_no_record_lists_any_more_go(tmp_path):
+    out = tmp_path / "out"
+    names = ["new.nii.gz", "new.json", "other.tsv", "old.nii.gz", "old.json", "old.tsv"]
+    out.mkdir()
+    for file in [*(out / name for name in names), tmp_path / "outside.tsv"]:
+        file.touch()
+    records = out / "figures"
+    write_record(records / "sub-01_res-1_desc-record.json", complete_record(OPENING, {}, {}, ["new.nii.gz"]))
+    write_record(records / "sub-01_res-2_desc-record.json", complete_record(OPENING, {}, {}, ["other.tsv"]))
+    replaced = ["new.nii.gz", "other.tsv", "old.nii.gz", "old.tsv", "gone.tsv", "../outside.tsv"]
+    remove_replaced(records, out, replaced)
+    assert sorted(file.name for file in out.iterdir() if file.is_file()) == ["new.json", "new.nii.gz", "other.tsv"]
+    assert (tmp_path / "outside.tsv").exists()

@@ -78,7 +78,7 @@ def methods_text(records: Sequence[Mapping[str, Any]]) -> str:
     done = [record for record in records if record.get("status") == "done"]
     if not done:
         return "# Methods\n\nNo series was finished, so there is nothing to describe."
-    about = (_overview, _preprocessing, _super_resolution, _tensor, _self_check, _guards)
+    about = (_overview, _preprocessing, _super_resolution, _tensor, _self_check, _guards, _uncertainty)
     parts = [write(done) for write in about]
     return "\n\n".join(["# Methods", *(part for part in parts if part)])
 
@@ -271,6 +271,16 @@ def _guards(records: Sequence[Mapping[str, Any]]) -> str:
     }
     done = [part for part in texts if any((record.get(part) or {}).get("done") for record in records)]
     return " ".join(texts[part] for part in done)
+
+
+def _uncertainty(records: Sequence[Mapping[str, Any]]) -> str:
+    """Where the standard deviations come from; nothing where there are none."""
+    if not any(record.get("uncertainty") for record in records):
+        return ""
+    return (
+        "The model also gave a standard deviation of each restored intensity, which it had learned from its errors on "
+        "real scans. These were carried to FA and MD by drawing tensors from the covariance of the fit."
+    )
 
 
 def _grid_change(grids: Mapping[str, Mapping[str, Any]]) -> str:

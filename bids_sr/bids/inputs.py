@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,17 +13,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bids_sr.bids.ignored import IgnoredFiles
 from bids_sr.config import Config
 from bids_sr.errors import (
     AmbiguousFileError,
     BadFilterError,
+    EmptyFileError,
     InputError,
     InvalidNameError,
     MissingGradientsError,
+    NoAccessError,
     NoDwiError,
     NoSuchSessionError,
     NoSuchSubjectError,
+    NotAFileError,
     NotBidsError,
+    PointerFileError,
     StaleDatabaseError,
     UnavailableFileError,
     UnreadableSidecarError,
@@ -38,7 +44,7 @@ logger = logging.getLogger(__name__)
 ENTITY_ORDER = (
     "sub", "tpl", "ses", "cohort", "sample", "task", "tracksys", "acq", "nuc", "voi", "ce", "trc", "stain",
     "rec", "dir", "run", "mod", "echo", "flip", "inv", "mt", "part", "proc", "hemi", "space", "split",
-    "recording", "chunk", "atlas", "seg", "scale", "res", "den", "label", "desc",
+    "recording", "chunk", "atlas", "seg", "scale", "res", "den", "model", "param", "label", "desc",
 )
 # fmt: on
 
@@ -47,8 +53,13 @@ IMAGE_EXTENSIONS = (".nii", ".nii.gz")
 _ANATOMICAL_SPACES = ("T1w", "ACPC")
 _NOT_INDEXED = re.compile(
     r"^/(code|derivatives|sourcedata|stimuli|models|logs?)(/|$)|/\.|/(beh|eeg|fmap|func|ieeg|meg|micr|motion|mrs|nirs|"
-    r"perf|pet|figures|log)(/|$)"
+    # Links that lead back into the dataset would never end; no file that counts lies deeper than the fourth level.
+    r"perf|pet|figures|log)(/|$)|^(/[^/]+){5}"
 )
+
+
+# What stands in a file whose content was not fetched: an unlocked file of git-annex, and a file of Git LFS.
+_POINTERS = {b"/annex/objects/": "git-annex", b"version https://git-lfs": "Git LFS"}
 
 
 @dataclass(frozen=True)
@@ -144,9 +155,10 @@ def scan_series(config: Config) -> tuple[list[DwiSeries], list[InputError]]:
         Where the dataset, a subject or a session is not there, or there is no series at all.
 
     """
+    _check_folder(config.bids_dir)
     description = read_description(config.bids_dir, required=config.validate)
     subjects = _chosen_subjects(config)
-    is_derivative = description.get("DatasetType") == "derivative"
+    is_derivative = _is_derivative(description)
     layouts = {"": _layout(config.bids_dir, subjects, config.bids_database_dir)}
     layouts |= {name: _layout(path, subjects, None) for name, path in config.derivatives.items()}
     dwi_images = _dwi_images(layouts[""], config, subjects, is_derivative)
@@ -178,10 +190,11 @@ def series_names(config: Config) -> list[str]:
         Where the dataset, a subject or a session is not there, or there is no series at all.
 
     """
+    _check_folder(config.bids_dir)
     description = read_description(config.bids_dir, required=config.validate)
     subjects = _chosen_subjects(config)
     layout = _layout(config.bids_dir, subjects, config.bids_database_dir)
-    images = _dwi_images(layout, config, subjects, description.get("DatasetType") == "derivative")
+    images = _dwi_images(layout, config, subjects, _is_derivative(description))
     return list(dict.fromkeys(join_entities(_without_desc(image.entities)) for image in images))
 
 
@@ -218,11 +231,18 @@ def read_description(root: Path, *, required: bool = True) -> dict[str, Any]:
         return {}
     try:
         description = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise NotBidsError(path=root, reason=f"dataset_description.json cannot be read ({error})") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = f"dataset_description.json cannot be read ({_one_line(error)})"
+        raise NotBidsError(path=root, reason=reason) from error
     if not isinstance(description, dict):
         raise NotBidsError(path=root, reason="dataset_description.json is not a JSON object")
     return description
+
+
+def _is_derivative(description: Mapping[str, Any]) -> bool:
+    """Whether a dataset holds preprocessed data; before there was a DatasetType, derivatives told their pipeline."""
+    kind = description.get("DatasetType")
+    return kind == "derivative" or (kind is None and "PipelineDescription" in description)
 
 
 def subject_labels(root: Path) -> list[str]:
@@ -242,7 +262,24 @@ def _chosen_subjects(config: Config) -> list[str]:
         raise NoSuchSubjectError(
             missing=", sub-".join(missing), bids_dir=config.bids_dir, available=_listing(available)
         )
-    return list(dict.fromkeys(config.participants)) or available
+    chosen = list(dict.fromkeys(config.participants)) or available
+    for folder in (config.bids_dir / f"sub-{label}" for label in chosen):
+        _check_folder(folder)
+        for inner in (*folder.glob("ses-*"), *folder.glob("dwi"), *folder.glob("ses-*/dwi")):
+            if inner.is_dir():
+                _check_folder(inner)
+    return chosen
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse a folder that is not there, or that may not be read and would look empty."""
+    try:
+        with os.scandir(path):
+            pass
+    except PermissionError as error:
+        raise NoAccessError(path=path, reason=error.strerror) from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotBidsError(path=path, reason=(error.strerror or "no folder").lower()) from error
 
 
 def _layout(root: Path, subjects: Sequence[str], database: Path | None) -> BIDSLayout:
@@ -273,9 +310,7 @@ def _dwi_images(layout: BIDSLayout, config: Config, subjects: Sequence[str], is_
         query["desc"] = "preproc"
     images = _query({"": layout}, query | dict(filters), "dwi")
     _check_database(images, config)
-    if "part" not in filters:
-        # Phase and complex parts carry no diffusion signal that a magnitude model could restore.
-        images = [image for image in images if image.has("part", None, "mag")]
+    images = _usable(images, config, filters)
     _check_sessions(images, config)
     chosen = [
         image
@@ -285,6 +320,20 @@ def _dwi_images(layout: BIDSLayout, config: Config, subjects: Sequence[str], is_
     if not chosen:
         raise _no_dwi(config, subjects, is_derivative)
     return chosen
+
+
+def _usable(images: Sequence[_Image], config: Config, filters: Mapping[str, Any]) -> list[_Image]:
+    """Images of magnitudes that the dataset counts as its own.
+
+    Phase and complex parts carry no signal that a magnitude model could restore. What ``.bidsignore`` lists is used
+    where names are not checked: for the validator, series with names of their own have to be listed there.
+    """
+    if "part" not in filters:
+        images = [image for image in images if image.has("part", None, "mag")]
+    if not config.validate:
+        return list(images)
+    ignored = IgnoredFiles.of(config.bids_dir)
+    return [image for image in images if image.dataset or image.path.relative_to(config.bids_dir) not in ignored]
 
 
 def _check_database(images: Sequence[_Image], config: Config) -> None:
@@ -324,7 +373,8 @@ def _t1w_images(layouts: Mapping[str, BIDSLayout], config: Config, subjects: Seq
     """T1w images of the dataset and of the derivatives; products of them (brain extracted, ...) only by a filter."""
     filters = config.filters.get("t1w", {})
     images = _query(layouts, {"suffix": "T1w", "datatype": "anat", "subject": subjects} | dict(filters), "t1w")
-    return [image for image in images if "desc" in filters or image.has("desc", None, "preproc")]
+    images = [image for image in images if "desc" in filters or image.has("desc", None, "preproc")]
+    return _usable(images, config, filters)
 
 
 def _query(layouts: Mapping[str, BIDSLayout], query: Mapping[str, Any], name: str) -> list[_Image]:
@@ -364,19 +414,24 @@ def _series(
 ) -> DwiSeries:
     """The series of an image, with everything that belongs to it."""
     root = config.bids_dir
-    is_derivative = description.get("DatasetType") == "derivative"
+    is_derivative = _is_derivative(description)
     _check_image(image.path, root, validate=config.validate and not is_derivative)
     t1w = _choose_t1w(image, t1w_images, root, is_derivative=is_derivative)
+    bval, bvec = (_gradient_file(image.path, root, extension) for extension in (".bval", ".bvec"))
+    mask = _mask(image, masks)
+    for path in (image.path, bval, bvec, t1w.path if t1w else None, mask):
+        if path is not None:
+            check_content(path)
     return DwiSeries(
         dwi=image.path,
-        bval=_gradient_file(image.path, root, ".bval"),
-        bvec=_gradient_file(image.path, root, ".bvec"),
+        bval=bval,
+        bvec=bvec,
         sidecar=_inherited_metadata(image.path, root),
         entities=image.entities,
         t1w=t1w.path if t1w else None,
         t1w_note=_t1w_note(image, t1w, t1w_images) if t1w else "",
         t1w_is_aligned=t1w is not None and is_derivative and _is_aligned(image, t1w),
-        mask=_mask(image, masks),
+        mask=mask,
         dataset_root=root,
         dataset_name=str(description.get("Name") or root.name),
         is_derivative=is_derivative,
@@ -387,10 +442,37 @@ def _check_image(path: Path, root: Path, *, validate: bool) -> None:
     """The file is there and, if that matters, named as BIDS asks."""
     from bids_validator import BIDSValidator  # type: ignore[import-untyped]
 
-    if not path.exists():
-        raise UnavailableFileError(path=path)
+    check_content(path)
     if validate and not BIDSValidator().is_bids(f"/{path.relative_to(root).as_posix()}"):
         raise InvalidNameError(path=path)
+
+
+def check_content(path: Path) -> None:
+    """Refuse a file of the dataset that is not there, may not be read, or holds nothing.
+
+    Raises
+    ------
+    UnavailableFileError
+        If it is a link to nothing.
+    PointerFileError
+        If its content was not fetched.
+    NotAFileError, EmptyFileError, NoAccessError
+        If it is a folder, has no bytes, or may not be read.
+    """
+    try:
+        if not path.exists():
+            raise UnavailableFileError(path=path)
+        if not path.is_file():
+            raise NotAFileError(path=path)
+        with path.open("rb") as stream:
+            start = stream.read(32)
+    except OSError as error:
+        raise NoAccessError(path=path, reason=error.strerror or _one_line(error)) from error
+    if not start:
+        raise EmptyFileError(path=path)
+    for sign, tool in _POINTERS.items():
+        if start.startswith(sign):
+            raise PointerFileError(path=path, tool=tool)
 
 
 def _applicable(image: Path, root: Path, extension: str) -> Iterator[list[Path]]:
@@ -426,6 +508,7 @@ def _inherited_metadata(image: Path, root: Path) -> dict[str, Any]:
     nearest_first = [path for files in _applicable(image, root, ".json") for path in files]
     metadata: dict[str, Any] = {}
     for path in reversed(nearest_first):
+        check_content(path)
         metadata |= _read_sidecar(path)
     return metadata
 
@@ -433,12 +516,16 @@ def _inherited_metadata(image: Path, root: Path) -> dict[str, Any]:
 def _read_sidecar(path: Path) -> dict[str, Any]:
     """Content of a JSON sidecar."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_nothing)
+    except (OSError, ValueError, RecursionError) as error:
         raise UnreadableSidecarError(path=path, reason=_one_line(error)) from error
     if not isinstance(content, dict):
         raise UnreadableSidecarError(path=path, reason="not an object")
-    return content
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def _nothing(constant: str) -> None:
+    """NaN and Infinity, which Python writes into JSON and JSON does not know, tell nothing."""
 
 
 def _mask(image: _Image, masks: Iterable[_Image]) -> Path | None:

@@ -121,6 +121,8 @@ class OutputLayout:
         desc: str | None = None,
         res: str | None = None,
         space: str | None = None,
+        model: str | None = None,
+        param: str | None = None,
         datatype: str = "dwi",
     ) -> Path:
         """Path of a file made from a series.
@@ -133,13 +135,13 @@ class OutputLayout:
             What it is made from.
         suffix, extension : str
             Such as ``dwi`` and ``.nii.gz``.
-        desc, res, space : str, optional
+        desc, res, space, model, param : str, optional
             Entities of the new file; `space` and `res` of the source are kept where none is given.
         datatype : str
             Folder: ``dwi`` or ``anat``.
         """
         entities = {key: value for key, value in series.entities.items() if key != "desc"}
-        new = {"space": space, "res": res, "desc": desc}
+        new = {"space": space, "res": res, "model": model, "param": param, "desc": desc}
         entities |= {key: value for key, value in new.items() if value is not None}
         name = join_entities(sort_entities(_allowed(entities, suffix)))
         return self.folder(series) / datatype / f"{name}_{suffix}{extension}"
@@ -298,7 +300,7 @@ def save_image(
         Written beside the image as ``.json``.
     """
     dtype = np.dtype(np.uint8 if data.dtype in (np.bool_, np.uint8) else np.float32)
-    header = _header(data.shape, dtype, affine, header_from)
+    header = image_header(data.shape, dtype, affine, header_from)
     volumes = np.moveaxis(data, -1, 0) if data.ndim == 4 else [data]
     with write_atomically(path) as temporary, temporary.open("wb") as stream:
         # zlib's gzip header has neither file name nor time, which would make equal images differ.
@@ -339,11 +341,11 @@ def write_dataset_files(config: Config, model_card: ModelCard | None = None) -> 
     """
     rows = "".join(f"desc-{name}\t{text}\n" for name, text in DESCRIPTIONS.items())
     description = json.dumps(dataset_description(config, model_card), indent=2, ensure_ascii=False) + "\n"
-    _write_if_changed(config.output_dir / "dataset_description.json", description)
-    _write_if_changed(config.output_dir / "README", _readme(config, model_card))
-    _write_if_changed(config.output_dir / "descriptions.tsv", f"desc_id\tdescription\n{rows}")
-    _write_if_changed(config.output_dir / "descriptions.json", _DESCRIPTIONS_SIDECAR)
-    _write_if_changed(config.output_dir / ".bidsignore", BIDSIGNORE)
+    write_if_changed(config.output_dir / "dataset_description.json", description)
+    write_if_changed(config.output_dir / "README", _readme(config, model_card))
+    write_if_changed(config.output_dir / "descriptions.tsv", f"desc_id\tdescription\n{rows}")
+    write_if_changed(config.output_dir / "descriptions.json", _DESCRIPTIONS_SIDECAR)
+    write_if_changed(config.output_dir / ".bidsignore", BIDSIGNORE)
 
 
 def dataset_description(config: Config, model_card: ModelCard | None = None) -> dict[str, Any]:
@@ -385,7 +387,7 @@ def _reference(series: DwiSeries, sources: Sequence[str]) -> str:
     return str(series.sidecar.get("SpatialReference") or (sources[0] if sources else "orig"))
 
 
-def _header(
+def image_header(
     shape: tuple[int, ...], dtype: np.dtype[Any], affine: NDArray[np.float64], source: nib.Nifti1Header | None
 ) -> nib.Nifti1Header:
     """Header of a single-file NIfTI-1 image, little endian on every machine."""
@@ -435,7 +437,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
-def _write_if_changed(path: Path, text: str) -> None:
+def write_if_changed(path: Path, text: str) -> None:
     """Write a text file unless it already has this content."""
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
@@ -475,8 +477,11 @@ def _readme(config: Config, model_card: ModelCard | None) -> str:
     return (
         f"# Super-resolved diffusion MRI\n\nMade by {NAME} {__version__}. {_generator_text(config, model_card)}\n\n"
         "Open `sub-*.html` first: it shows each series before and after, with its warnings. "
-        "CITATION.md holds the methods text.\n\n"
+        "CITATION.md holds the methods text. The group level gathers all series in `group_tensor.tsv`, whose columns "
+        "`group_tensor.json` explains, and in the page `group_tensor.html`, which marks those that deserve a look.\n\n"
         f"{descriptions}\n\n"
         "`_dwi` are restored series with unchanged b-values and b-vectors. `_FA`, `_ADC` and `_colFA` are fractional "
-        "anisotropy, mean diffusivity (mm2/s) and direction-coded colour FA of a diffusion tensor fit.\n"
+        "anisotropy, mean diffusivity (mm2/s) and direction-coded colour FA of a diffusion tensor fit; "
+        "`model-tensor_param-*_dwimap` is the tensor itself, its eigenvalues (`evals`) and eigenvectors (`evecs`), "
+        "where it was asked for.\n"
     )

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
-import numpy as np
 
 from bids_sr.bids.inputs import DwiSeries
-from bids_sr.geometry import Grid
+from bids_sr.geometry import Grid, same_grid
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,9 @@ def find_truth(series: DwiSeries, target: Grid) -> Truth | None:
         start = dwi.name.removesuffix("_desc-truth_dwi.nii.gz")
         files = (f"{start}_desc-{name}" for name in _NAMES)
         truth = Truth(*(folder / name for name in files))
-        if _same_grid(Grid.of(nib.load(dwi)), target) and truth.mask.is_file() and truth.tissues.is_file():
+        if same_grid(Grid.of(nib.load(dwi)), target) and truth.mask.is_file() and truth.tissues.is_file():
             return truth
     return None
 
 
 _NAMES = ("truth_dwi.nii.gz", "truth_dwi.bval", "truth_dwi.bvec", "brain_mask.nii.gz", "truth_dseg.nii.gz")
-
-
-def _same_grid(one: Grid, other: Grid) -> bool:
-    """Tell whether two grids are the same to a hundredth of a voxel."""
-    tolerance = 0.01 * float(one.voxel_sizes.min())
-    return one.shape == other.shape and bool(np.allclose(one.affine, other.affine, atol=tolerance))

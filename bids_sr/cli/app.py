@@ -19,7 +19,15 @@ from typing import Any
 
 from bids_sr import __version__
 from bids_sr.cli.arguments import OneLineParser
-from bids_sr.config import ANALYSIS_LEVELS, Config, check, options_from_toml, parse_memory, read_filters
+from bids_sr.config import (
+    ANALYSIS_LEVELS,
+    OUTPUT_LAYOUTS,
+    Config,
+    check,
+    options_from_toml,
+    parse_memory,
+    read_filters,
+)
 from bids_sr.errors import BidsSrError, ConfigurationError, MissingPathError, PluginFileError, UnreadableFileError
 
 PROGRAM = "bids_sr"
@@ -188,6 +196,15 @@ def _add_restoration(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--no-t1w", dest="use_t1w", action="store_false", help="do not look for a T1w image")
     group.add_argument("--save-cubic", action="store_true", help="write the series interpolated by cubic B-splines too")
     group.add_argument(
+        "--save-tensor", action="store_true",
+        help="write the tensors, their eigenvalues and eigenvectors too, not only FA, mean diffusivity and colours",
+    )  # fmt: skip
+    group.add_argument(
+        "--output-layout", default="bids_sr", choices=OUTPUT_LAYOUTS,
+        help="qsirecon: put the restored series also into a dataset that QSIRecon takes as its input, in "
+        "OUTPUT_DIR/derivatives (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
         "--uncertainty", action="store_true",
         help="write how uncertain the restored series, FA and MD are (standard deviations), if the model tells it",
     )  # fmt: skip
@@ -308,13 +325,15 @@ def _config_file_options(words: Sequence[str]) -> dict[str, Any]:
         return {}
     try:
         options = options_from_toml(_read("--config-file", path))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UnreadableFileError(option="--config-file", path=path, format="TOML", reason=error) from error
     return {name: value for name, value in options.items() if name not in ("run_id", "command_line")}
 
 
 def _path(text: str) -> Path:
     """An absolute path; links are kept, because in a DataLad dataset the name of the link is the BIDS name."""
+    if "\0" in text:
+        raise argparse.ArgumentTypeError("a path cannot hold a null character")
     return Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100
 
 
@@ -359,7 +378,7 @@ def _filter_file(text: str) -> dict[str, dict[str, Any]]:
     path = _path(text)
     try:
         return read_filters(_read("--bids-filter-file", path))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UnreadableFileError(option="--bids-filter-file", path=path, format="JSON", reason=error) from error
     except ValueError as error:
         raise ConfigurationError(option="--bids-filter-file", reason=f"{path}: {error}") from error
@@ -372,11 +391,13 @@ def _plugin_file(text: str) -> Path:
     path = _path(text)
     try:
         content = yaml.safe_load(_read("--use-plugin", path))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         reason = f"not valid YAML ({' '.join(str(error).split())})"
         raise PluginFileError(path=path, reason=reason) from error
     if not isinstance(content, dict) or not isinstance(content.get("plugin"), str):
         raise PluginFileError(path=path, reason="it must have the key plugin, the name of a nipype plugin")
+    if not isinstance(content.get("plugin_args") or {}, dict):
+        raise PluginFileError(path=path, reason="plugin_args must be a mapping of names to values")
     return path
 
 

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from bids_sr.bids.inputs import DwiSeries, scan_series
 from bids_sr.config import Config
 from bids_sr.degradation import low_resolution_grid
-from bids_sr.errors import InputError, NotFourDimensionalError, UnreadableImageError
+from bids_sr.errors import BidsSrError
 from bids_sr.evaluation import ablation
 from bids_sr.evaluation.self_check import MOST_WEIGHTED, N_B0, checked_scale
-from bids_sr.geometry import Grid, target_grid
+from bids_sr.geometry import Grid
 from bids_sr.inference.device import resolve_device
 from bids_sr.inference.memory import estimate
-from bids_sr.inference.upsampler import check_scale
 from bids_sr.models.registry import ModelCard
-from bids_sr.workflows.plan import SeriesPlan, card_of_run
+from bids_sr.workflows.plan import SeriesPlan, card_of_run, check_memory, opening_warnings, sketch_series
 
 
 @dataclass(frozen=True)
@@ -44,52 +41,42 @@ def run(config: Config) -> int:
     Returns
     -------
     int
-        0, or 2 where a series cannot run.
+        0, or 2 where a series cannot run, or 137 where one needs more memory than there is.
     """
     resolve_device(config.device)
     card = card_of_run(config)
     series, problems = scan_series(config)
-    rows = []
+    rows, notes = [], []
+    refused: list[BidsSrError] = [*problems]
     for one in series:
         try:
-            rows.append(row_of(one, config, card))
-        except InputError as error:
-            problems.append(error)
+            plan = sketch_series(one, config, card, "cpu")
+            rows.append(row_of(plan))
+            notes += [f"note: {one.label}: {note}" for note in opening_warnings(plan)]
+            check_memory(plan)
+        except BidsSrError as error:
+            refused.append(error)
     print(format_table(rows))
     print(
         f"Model {card.name}; processors: {config.nprocs}, memory: {config.memory_gb:.1f} GB. No GPU is reckoned with. "
         "Times are those of the model, the self-check and the restoration without the T1w included."
     )
-    for problem in problems:
-        print(f"cannot run: {problem}")
-    return InputError.exit_code if problems else 0
+    for line in [*notes, *(f"cannot run: {problem}" for problem in refused)]:
+        print(line)
+    return max((problem.exit_code for problem in refused), default=0)
 
 
-def row_of(series: DwiSeries, config: Config, card: ModelCard) -> Row:
-    """What is known of a series before it runs.
-
-    Raises
-    ------
-    InputError
-        Where its image cannot be read or the grid asked for cannot be made.
-    """
-    image = _open(series.dwi)
-    if image.ndim != 4:
-        raise NotFourDimensionalError(dwi=series.dwi, shape=image.shape)
-    source = Grid.of(image)
-    target = target_grid(source, config.output_resolution, config.scale, series.dwi.name)
-    check_scale(source, target, card, series.dwi.name)
-    t1w_shape = (0, 0, 0) if series.t1w is None else Grid.of(_open(series.t1w)).shape
-    # What the run's own plan knows but for the checksum of all inputs, which takes time and is not needed.
-    plan = SeriesPlan(series, config, card, "cpu", source, target, image.shape[3], t1w_shape, None, "")
+def row_of(plan: SeriesPlan) -> Row:
+    """A plan in the words of the table."""
+    series, config, card = plan.series, plan.config, plan.card
     memory = max(plan.restore_gb(card.name), plan.self_check_gb if plan.checks_itself else 0)
     return Row(
         series=series.label,
-        volumes=str(image.shape[3]),
+        volumes=str(plan.n_volumes),
         t1w=_t1w_text(series, card),
         mask="given" if series.mask else "made",
-        acquired=_grid_text(source),
-        asked=_grid_text(target),
+        acquired=_grid_text(plan.source),
+        asked=_grid_text(plan.target),
         self_check="yes" if plan.checks_itself else "cannot be done" if config.self_check else "no",
         time=_duration(seconds(plan)),
         memory=f"{memory:.1f} GB",
@@ -126,14 +113,6 @@ def format_table(rows: Sequence[Row]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
-
-
-def _open(file: Path) -> nib.Nifti1Image:
-    """An image, its header read."""
-    try:
-        return nib.Nifti1Image.from_filename(file)
-    except (OSError, EOFError, nib.filebasedimages.ImageFileError) as error:
-        raise UnreadableImageError(path=file, reason=" ".join(str(error).split())) from error
 
 
 def _grid_text(grid: Grid) -> str:

@@ -15,7 +15,9 @@ from bids_sr.errors import (
     GradientFileError,
     GradientNormError,
     GradientValueError,
+    LargeBValueError,
     NoB0Error,
+    NoWeightedVolumeError,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +29,10 @@ SHELL_GAP = 100.0
 
 #: How far a b-vector may be from unit length. Rounding moves it by 0.001; a length of 0.9 is a different encoding.
 NORM_TOLERANCE = 0.1
+
+
+#: The strongest gradients in use reach about 40000 s/mm2; s/m2 start at 1000000.
+LARGEST_BVAL = 1e5
 
 
 @dataclass(frozen=True)
@@ -74,17 +80,27 @@ def read_gradients(bval_file: Path, bvec_file: Path) -> Gradients:
     GradientFileError
         If a file is not a rectangle of numbers or the vectors do not have three components.
     """
-    bvals = _read_numbers(bval_file)
-    if min(bvals.shape) != 1:
-        raise GradientFileError(
-            file=bval_file, problem=f"{bvals.shape[0]} rows of {bvals.shape[1]} where one is expected"
-        )
+    bvals = read_bvals(bval_file)
     bvecs = _read_numbers(bvec_file)
     if 3 not in bvecs.shape:
         raise GradientFileError(
             file=bvec_file, problem=f"{bvecs.shape[0]} rows of {bvecs.shape[1]} where three are expected"
         )
-    return Gradients(bvals.ravel(), bvecs.T if bvecs.shape[0] == 3 else bvecs)
+    return Gradients(bvals, bvecs.T if bvecs.shape[0] == 3 else bvecs)
+
+
+def read_bvals(file: Path) -> NDArray[np.float64]:
+    """The b-values of an FSL file, one row or one column, (n,), in s/mm2.
+
+    Raises
+    ------
+    GradientFileError
+        If the file is not one row or column of numbers.
+    """
+    bvals = _read_numbers(file)
+    if min(bvals.shape) != 1:
+        raise GradientFileError(file=file, problem=f"{bvals.shape[0]} rows of {bvals.shape[1]} where one is expected")
+    return bvals.ravel()
 
 
 def _read_numbers(file: Path) -> NDArray[np.float64]:
@@ -92,10 +108,16 @@ def _read_numbers(file: Path) -> NDArray[np.float64]:
     try:
         lines = file.read_text(encoding="utf-8-sig").replace(",", " ").splitlines()
         rows = [[float(word) for word in line.split()] for line in lines if line.strip()]
-    except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
-        raise GradientFileError(file=file, problem=str(error)) from error
-    if not rows or len({len(row) for row in rows}) != 1:
-        raise GradientFileError(file=file, problem="empty, or its rows differ in length")
+    except OSError as error:
+        raise GradientFileError(file=file, problem=error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        raise GradientFileError(file=file, problem="it is not text") from error
+    except ValueError as error:
+        raise GradientFileError(file=file, problem=str(error)[:200]) from error
+    if not rows:
+        raise GradientFileError(file=file, problem="it is empty")
+    if len({len(row) for row in rows}) != 1:
+        raise GradientFileError(file=file, problem="its rows differ in length")
     return np.array(rows, dtype=np.float64)
 
 
@@ -146,8 +168,12 @@ def check_gradients(gradients: Gradients, n_volumes: int, b0_threshold: float, d
         Number of b-values, b-vectors and volumes differ.
     GradientValueError
         A b-value is negative, infinite or NaN.
+    LargeBValueError
+        A b-value is so large that it must be in another unit.
     NoB0Error
         No volume is free of diffusion weighting.
+    NoWeightedVolumeError
+        All volumes are.
     GradientNormError
         The b-vector of a weighted volume is not a unit vector (zero and NaN included).
     GradientDirectionsError
@@ -160,9 +186,14 @@ def check_gradients(gradients: Gradients, n_volumes: int, b0_threshold: float, d
     if wrong.any():
         volume = int(np.argmax(wrong))
         raise GradientValueError(dwi=dwi_name, volume=volume, bval=gradients.bvals[volume])
+    if gradients.bvals.max() > LARGEST_BVAL:
+        volume = int(np.argmax(gradients.bvals))
+        raise LargeBValueError(dwi=dwi_name, volume=volume, bval=gradients.bvals[volume])
     b0 = is_b0(gradients.bvals, b0_threshold)
     if not b0.any():
         raise NoB0Error(dwi=dwi_name, lowest=gradients.bvals.min(), threshold=b0_threshold)
+    if b0.all():
+        raise NoWeightedVolumeError(dwi=dwi_name, threshold=b0_threshold, largest=gradients.bvals.max())
     _check_directions(gradients, ~b0, dwi_name)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_sr.errors import EmptyMaskError
+from bids_sr.errors import EmptyMaskError, MaskGridError
+from bids_sr.geometry import Grid, same_grid
 
 #: The median filter runs on voxels of about this size (mm), where its window costs little.
 WORKING_VOXEL = 4.0
@@ -103,3 +104,20 @@ def fill_slices(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """
     filled = ndimage.binary_fill_holes(mask)
     return np.stack([ndimage.binary_fill_holes(filled[..., z]) for z in range(mask.shape[2])], axis=2)
+
+
+def check_mask_grid(found: Grid, expected: Grid, name: str) -> None:
+    """Refuse a mask that does not lie on the grid of its series; `name` tells which mask.
+
+    Raises
+    ------
+    MaskGridError
+        If shape or affine differ by more than a hundredth of a voxel.
+    """
+    if not same_grid(expected, found):
+        raise MaskGridError(mask=name, found=found.shape, expected=expected.shape)
+
+
+def millilitres(mask: NDArray[np.bool_], grid: Grid) -> float:
+    """Volume of a mask in ml."""
+    return round(float(mask.sum() * np.prod(grid.voxel_sizes)) / 1000, 1)

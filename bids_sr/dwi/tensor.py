@@ -47,6 +47,25 @@ class TensorMaps:
     v1: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class TensorElements:
+    """The diffusion tensor itself in the world's axes (RAS+), 0 outside the mask and finite everywhere.
+
+    Attributes
+    ----------
+    tensor : ndarray, (x, y, z, 6), float32
+        Dxx, Dyy, Dzz, Dxy, Dxz, Dyz in mm2/s, which is MRtrix's order.
+    eigenvalues : ndarray, (x, y, z, 3), float32
+        In mm2/s, the largest first.
+    eigenvectors : ndarray, (x, y, z, 9), float32
+        Their unit vectors, x, y and z of one after the other; their signs have no meaning.
+    """
+
+    tensor: NDArray[np.float32]
+    eigenvalues: NDArray[np.float32]
+    eigenvectors: NDArray[np.float32]
+
+
 def volumes_for_tensor(gradients: Gradients, b0_threshold: float) -> NDArray[np.int64]:
     """Volumes that the tensor is fitted to.
 
@@ -89,15 +108,59 @@ def fit_tensor(
     TensorMaps
         Zero outside the mask, and in voxels of the mask without any signal.
     """
+    return _as_maps(_fitted(data, gradients, b0_threshold, mask, method, n_columns=7), mask)
+
+
+def fit_tensor_elements(
+    data: Series,
+    affine: NDArray[np.float64],
+    gradients: Gradients,
+    b0_threshold: float,
+    mask: NDArray[np.bool_],
+    method: Literal["WLS", "OLS"] = "WLS",
+) -> tuple[TensorMaps, TensorElements]:
+    """Fit the diffusion tensor as `fit_tensor` does, and keep the tensor too.
+
+    Parameters
+    ----------
+    affine : ndarray, (4, 4)
+        Voxel index to world; turns directions from the b-vectors' frame into the world's.
+    data, gradients, b0_threshold, mask, method
+        As for `fit_tensor`.
+
+    Returns
+    -------
+    TensorMaps
+        The same as those of `fit_tensor`.
+    TensorElements
+    """
+    values = _fitted(data, gradients, b0_threshold, mask, method, n_columns=19)
+    eigenvalues, vectors = values[:, 7:10], values[:, 10:].reshape(-1, 3, 3)
+    turned = vectors @ world_rotation(affine).T.astype(np.float32)
+    tensor = np.einsum("ne,nei,nej->nij", eigenvalues, turned, turned)
+    elements = tensor[:, [0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]
+    volumes = (_on_grid(part, mask) for part in (elements, eigenvalues, turned.reshape(-1, 9)))
+    return _as_maps(values[:, :7], mask), TensorElements(*volumes)
+
+
+def _fitted(
+    data: Series,
+    gradients: Gradients,
+    b0_threshold: float,
+    mask: NDArray[np.bool_],
+    method: Literal["WLS", "OLS"],
+    n_columns: int,
+) -> NDArray[np.float32]:
+    """The fit of each voxel of the mask, (voxels, `n_columns`), the first of those that `_fitter` tells of."""
     volumes = volumes_for_tensor(gradients, b0_threshold)
     used = gradients.subset(volumes)
     signals = masked_signals(data, volumes, mask)
     floor = signal_floor(signals[:, is_b0(used.bvals, b0_threshold)])
     if floor == 0:
-        return _as_maps(np.zeros((len(signals), 7), dtype=np.float32), mask)
+        return np.zeros((len(signals), n_columns), dtype=np.float32)
     fit = _fitter(used, b0_threshold, method, floor)
-    values = [_or_zero(fit, signals[start : start + CHUNK], floor) for start in range(0, len(signals), CHUNK)]
-    return _as_maps(np.concatenate(values), mask)
+    chunks = (signals[start : start + CHUNK] for start in range(0, len(signals), CHUNK))
+    return np.concatenate([_or_zero(fit, chunk, floor)[:, :n_columns].copy() for chunk in chunks])
 
 
 def masked_signals(data: Series, volumes: NDArray[np.integer], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -124,7 +187,7 @@ def signal_floor(b0_signals: NDArray[np.float32]) -> float:
 def _fitter(
     gradients: Gradients, b0_threshold: float, method: Literal["WLS", "OLS"], floor: float
 ) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """Function from signals (voxels, n) to FA, MD, AD, RD, V1 in seven columns."""
+    """Function from signals (voxels, n) to FA, MD, AD, RD, V1, the eigenvalues and their vectors, in 19 columns."""
     from dipy.reconst.dti import TensorModel
 
     solver = _weighted_least_squares if method == "WLS" else "OLS"
@@ -132,8 +195,9 @@ def _fitter(
 
     def fit(signals: NDArray[np.float32]) -> NDArray[np.float32]:
         tensor = model.fit(signals)
-        v1 = tensor.evecs[..., 0]
-        return np.column_stack([tensor.fa, tensor.md, tensor.ad, tensor.rd, v1]).astype(np.float32)
+        vectors = np.swapaxes(tensor.evecs, -1, -2)
+        columns = [tensor.fa, tensor.md, tensor.ad, tensor.rd, vectors[:, 0], tensor.evals, vectors.reshape(-1, 9)]
+        return np.column_stack(columns).astype(np.float32)
 
     return fit
 
@@ -216,10 +280,16 @@ def _solve(normal: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[n
 
 def _as_maps(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> TensorMaps:
     """Seven columns of masked values as maps on the grid."""
-    volume = np.zeros((*mask.shape, 7), dtype=np.float32)
-    volume[mask] = values
+    volume = _on_grid(values, mask)
     fa, md, ad, rd = (np.ascontiguousarray(volume[..., index]) for index in range(4))
     return TensorMaps(fa, md, ad, rd, np.ascontiguousarray(volume[..., 4:]))
+
+
+def _on_grid(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Values of the voxels of the mask, (voxels, n), on the grid, (x, y, z, n); zero elsewhere."""
+    volume = np.zeros((*mask.shape, values.shape[1]), dtype=np.float32)
+    volume[mask] = values
+    return volume
 
 
 def colour_fa(maps: TensorMaps, affine: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
-import numpy as np
 from nipype.interfaces.base import File, traits
 
 from bids_sr.dwi.b0 import mean_b0
+from bids_sr.dwi.gradients import read_bvals
 from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec, save_working
 
 
@@ -32,6 +32,6 @@ class MeanB0(CoreInterface):
 
     def _execute(self, folder: Path) -> Mapping[str, Any]:
         image = nib.load(self.inputs.dwi_file)
-        bvals = np.loadtxt(self.inputs.bval_file, ndmin=1).ravel()
+        bvals = read_bvals(Path(self.inputs.bval_file))
         b0 = mean_b0(image.dataobj, bvals, self.inputs.b0_threshold)
         return {"b0_file": save_working(b0, image.affine, folder, "b0")}

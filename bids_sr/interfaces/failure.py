@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bids_sr.errors import BidsSrError
+from bids_sr.errors import BidsSrError, DiskFullError, is_disk_full
 
 FAILURE_FILE = "failure.json"
 INPUT_EXIT_CODE = 2
@@ -15,6 +15,9 @@ INTERRUPT_EXIT_CODE = 130
 
 # What allocators say when they fail: PyTorch on a processor, PyTorch on a GPU, the C++ library, the operating system.
 _MEMORY_PHRASES = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "cannot allocate memory")
+# What the loader says when a library finds no room for itself, and nothing after it; on a disk that forbids to execute,
+# it adds that.
+_NO_ROOM = "failed to map segment from shared object"
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Failure:
             return cls(_one_line(str(error)), error.exit_code)
         if isinstance(error, KeyboardInterrupt):
             return cls("Interrupted.", INTERRUPT_EXIT_CODE)
+        if is_disk_full(error):
+            return cls.of(DiskFullError(reason=error))
         if is_memory_error(error):
             return cls(f"Out of memory ({_one_line(str(error)) or type(error).__name__}).", MEMORY_EXIT_CODE)
         return cls(f"{type(error).__name__}: {_one_line(str(error))}", 1)
@@ -61,6 +66,8 @@ def is_memory_error(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     text = str(error).lower()
+    if isinstance(error, ImportError | OSError) and text.strip().endswith(_NO_ROOM):
+        return True
     return isinstance(error, RuntimeError | OSError) and any(phrase in text for phrase in _MEMORY_PHRASES)
 
 

@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
 from nipype.interfaces.base import File, isdefined, traits
 
-from bids_sr.dwi.mask import brain_mask
-from bids_sr.errors import MaskGridError
+from bids_sr.dwi.mask import brain_mask, check_mask_grid, millilitres
 from bids_sr.geometry import Grid
 from bids_sr.inference.upsampler import restore_mask
 from bids_sr.interfaces.core import (
@@ -77,19 +74,5 @@ class TargetMask(CoreInterface):
 
 
 def check_same_grid(mask_file: str, grid: Grid) -> None:
-    """Refuse a mask that does not lie on `grid`.
-
-    Raises
-    ------
-    MaskGridError
-        If shape or affine differ by more than a hundredth of a voxel.
-    """
-    found = Grid.of(nib.load(mask_file))
-    tolerance = 0.01 * float(grid.voxel_sizes.min())
-    if found.shape != grid.shape or not np.allclose(found.affine, grid.affine, atol=tolerance):
-        raise MaskGridError(mask=mask_file, found=found.shape, expected=grid.shape)
-
-
-def millilitres(mask: np.ndarray[Any, np.dtype[np.bool_]], grid: Grid) -> float:
-    """Volume of a mask in ml."""
-    return round(float(mask.sum() * np.prod(grid.voxel_sizes)) / 1000, 1)
+    """Refuse a mask that does not lie on `grid`, see `bids_sr.dwi.mask.check_mask_grid`."""
+    check_mask_grid(load_grid(mask_file), grid, mask_file)

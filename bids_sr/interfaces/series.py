@@ -11,14 +11,16 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nipype.interfaces.base import File
+from nipype.interfaces.base import File, isdefined
 
-from bids_sr.errors import UnreadableImageError
+from bids_sr.errors import EmptyVolumeError, T1wRegistrationError, UnreadableImageError
+from bids_sr.headers import check_whole, read_voxels
 from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
 
 
 class _UnpackSeriesInputSpec(CoreInputSpec):
     dwi_file = File(exists=True, mandatory=True, desc="diffusion series, compressed or not")
+    t1w_file = File(exists=True, desc="T1w image that goes with it")
 
 
 class _UnpackSeriesOutputSpec(CoreOutputSpec):
@@ -26,7 +28,7 @@ class _UnpackSeriesOutputSpec(CoreOutputSpec):
 
 
 class UnpackSeries(CoreInterface):
-    """Unpack a compressed series into the work folder; refuse one that is cut short or damaged."""
+    """Unpack a compressed series into the work folder; refuse it, or its T1w, where it is damaged or empty."""
 
     input_spec = _UnpackSeriesInputSpec
     output_spec = _UnpackSeriesOutputSpec
@@ -34,7 +36,11 @@ class UnpackSeries(CoreInterface):
     def _execute(self, folder: Path) -> Mapping[str, Any]:
         file = Path(self.inputs.dwi_file)
         plain = unpack(file, folder / "dwi.nii") if file.suffix == ".gz" else file
-        check_whole(plain, file)
+        image = nib.load(plain)
+        check_whole(image, plain, file)
+        check_volumes(image, file.name)
+        if isdefined(self.inputs.t1w_file):
+            check_t1w(Path(self.inputs.t1w_file))
         return {"dwi_file": str(plain)}
 
 
@@ -54,15 +60,34 @@ def unpack(packed: Path, plain: Path) -> Path:
     return plain
 
 
-def check_whole(plain: Path, named: Path) -> None:
-    """Refuse an uncompressed image that holds fewer bytes than its header says; `named` is the file the user knows.
+def check_volumes(image: Any, name: str) -> None:
+    """Refuse a series with a volume without signal, which would spoil the tensor everywhere; `name` tells the series.
+
+    Raises
+    ------
+    EmptyVolumeError
+        If all voxels of a volume are zero, or none is a finite number.
+    """
+    for volume in range(image.shape[3]):
+        voxels = np.asarray(image.dataobj[..., volume])
+        finite = np.isfinite(voxels)
+        if not finite.any():
+            raise EmptyVolumeError(dwi=name, volume=volume, content="no number that is finite")
+        if not np.any(voxels, where=finite):
+            raise EmptyVolumeError(dwi=name, volume=volume, content="nothing but zeros")
+
+
+def check_t1w(file: Path) -> None:
+    """Refuse a T1w that is damaged or shows nothing, before the series is restored.
 
     Raises
     ------
     UnreadableImageError
-        If it is too short.
+        If it is cut short or damaged.
+    T1wRegistrationError
+        If all its voxels are the same, or none is a finite number.
     """
-    image = nib.load(plain)
-    needed = int(np.prod(image.shape)) * image.get_data_dtype().itemsize + image.dataobj.offset
-    if plain.stat().st_size < needed:
-        raise UnreadableImageError(path=named, reason=f"{plain.stat().st_size} bytes of {needed}")
+    voxels = read_voxels(nib.load(file), file)
+    finite = voxels[np.isfinite(voxels)]
+    if finite.size == 0 or finite.max() == finite.min():
+        raise T1wRegistrationError(reason=f"{file.name} is empty or constant")

@@ -14,9 +14,11 @@ import torch
 from nipype.interfaces.base import File, isdefined, traits
 from numpy.typing import NDArray
 
-from bids_sr.dwi.t1w import T1wImage, t1w_channel
+from bids_sr.dwi.gradients import read_bvals
+from bids_sr.dwi.t1w import T1wImage
 from bids_sr.geometry import Grid
 from bids_sr.inference.device import resolve_device
+from bids_sr.inference.shown_t1w import ShownT1w, show_t1w
 from bids_sr.inference.upsampler import restore_volumes
 from bids_sr.interfaces.core import (
     CoreInputSpec,
@@ -28,8 +30,8 @@ from bids_sr.interfaces.core import (
     load_mask,
 )
 from bids_sr.interfaces.progress import show_progress
-from bids_sr.models.registry import ModelCard, load_model
-from bids_sr.records import BLANK_T1W, NO_T1W, UNTRUSTED_T1W, stage_warnings, trusts_registration
+from bids_sr.models.registry import load_model
+from bids_sr.records import stage_warnings
 
 
 class RestoreInputSpec(CoreInputSpec):
@@ -79,17 +81,17 @@ class Restore(CoreInterface):
         torch.manual_seed(self.inputs.random_seed)
         model, card = load_model(self.inputs.model, device)
         grid, mask = Grid.of(image), load_mask(self.inputs.mask_file)
-        t1w, guide, t1w_part = self._t1w(card, grid, mask)
+        shown_t1w = self._t1w(grid, mask) if card.uses_t1w else ShownT1w()
         volumes = restore_volumes(
             image.dataobj,
-            np.loadtxt(self.inputs.bval_file, ndmin=1).ravel(),
+            read_bvals(Path(self.inputs.bval_file)),
             grid,
             target,
             mask,
             model,
             signal=card.signal,
-            t1w=t1w,
-            guide=guide,
+            t1w=shown_t1w.channel,
+            guide=shown_t1w.image,
             b0_threshold=self.inputs.b0_threshold,
             device=device,
             volumes=only,
@@ -101,31 +103,18 @@ class Restore(CoreInterface):
         if self.inputs.deviations:
             files["deviations_file"] = folder / "deviations.nii"
         write_volumes(list(files.values()), watched, target, n_volumes)
-        return {**{name: str(file) for name, file in files.items()}, "t1w": t1w_part}
+        part = shown_t1w.record if card.uses_t1w else {}
+        return {**{name: str(file) for name, file in files.items()}, "t1w": part}
 
-    def _t1w(
-        self, card: ModelCard, grid: Grid, mask: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.float32] | None, T1wImage | None, dict[str, Any]]:
-        """The T1w as a channel and at its own resolution, if the model is to see it, and what the record tells."""
-        if not card.uses_t1w:
-            return None, None, {}
-        image, channel, reason = self._t1w_or_reason(grid, mask)
-        part = {"used": image is not None, "reason": reason}
-        for warning in stage_warnings({"t1w": part}):
+    def _t1w(self, grid: Grid, mask: NDArray[np.bool_]) -> ShownT1w:
+        """The T1w as the model is to see it; that it cannot is said at once."""
+        file = self.inputs.t1w_file if isdefined(self.inputs.t1w_file) else None
+        image = None if file is None else T1wImage(load_array(file), load_grid(file))
+        registration = self.inputs.registration if isdefined(self.inputs.registration) else {}
+        shown = show_t1w(image, registration, grid, mask)
+        for warning in stage_warnings({"t1w": shown.record}):
             print(f"{self.inputs.label}: {warning}", file=sys.stderr, flush=True)
-        return channel, image, part
-
-    def _t1w_or_reason(
-        self, grid: Grid, mask: NDArray[np.bool_]
-    ) -> tuple[T1wImage | None, NDArray[np.float32] | None, str]:
-        """The T1w, and as a channel, or why the model sees none."""
-        if not isdefined(self.inputs.t1w_file):
-            return None, None, NO_T1W
-        if isdefined(self.inputs.registration) and not trusts_registration(self.inputs.registration):
-            return None, None, UNTRUSTED_T1W
-        image = T1wImage(load_array(self.inputs.t1w_file), load_grid(self.inputs.t1w_file))
-        channel = t1w_channel(image.voxels, image.grid, grid, mask)
-        return (image, channel, "") if channel.any() else (None, None, BLANK_T1W)
+        return shown
 
 
 def write_volumes(files: Sequence[Path], volumes: Iterable[NDArray[np.float32]], grid: Grid, n_volumes: int) -> None:

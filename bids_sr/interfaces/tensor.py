@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bids_sr.dwi.averaging import average_maps
 from bids_sr.dwi.gradients import read_gradients
-from bids_sr.dwi.tensor import TensorMaps, colour_fa, fit_tensor
+from bids_sr.dwi.tensor import TensorMaps, colour_fa, fit_tensor, fit_tensor_elements
 from bids_sr.interfaces.core import (
     CoreInputSpec,
     CoreInterface,
@@ -25,6 +25,7 @@ from bids_sr.interfaces.core import (
 )
 
 MAPS = ("fa", "md", "ad", "rd", "v1")
+ELEMENTS = ("tensor", "eigenvalues", "eigenvectors")
 
 
 class _FitTensorInputSpec(CoreInputSpec):
@@ -33,11 +34,15 @@ class _FitTensorInputSpec(CoreInputSpec):
     bvec_file = File(exists=True, mandatory=True, desc="b-vectors, FSL format")
     mask_file = File(exists=True, mandatory=True, desc="brain mask on the grid of the series")
     b0_threshold = traits.Float(mandatory=True, desc="volumes with b up to this count as b0, s/mm2")
+    keep_elements = traits.Bool(False, usedefault=True, desc="write the tensor too, not its maps alone")
 
 
 class _FitTensorOutputSpec(CoreOutputSpec):
     map_files = OutputMultiObject(File(exists=True), desc="FA, MD, AD, RD and V1")
     derivative_files = OutputMultiObject(File(exists=True), desc="FA, MD and colour FA, as they are published")
+    element_files = OutputMultiObject(
+        File(exists=True), desc="tensor, eigenvalues, eigenvectors; undefined if not kept"
+    )
 
 
 class FitTensor(CoreInterface):
@@ -50,10 +55,17 @@ class FitTensor(CoreInterface):
         image = nib.load(self.inputs.dwi_file)
         gradients = read_gradients(Path(self.inputs.bval_file), Path(self.inputs.bvec_file))
         mask = load_mask(self.inputs.mask_file)
-        maps = fit_tensor(image.dataobj, gradients, self.inputs.b0_threshold, mask)
+        kept = {}
+        if self.inputs.keep_elements:
+            maps, elements = fit_tensor_elements(image.dataobj, image.affine, gradients, self.inputs.b0_threshold, mask)
+            kept["element_files"] = [
+                save_working(getattr(elements, name), image.affine, folder, name) for name in ELEMENTS
+            ]
+        else:
+            maps = fit_tensor(image.dataobj, gradients, self.inputs.b0_threshold, mask)
         files = save_maps(maps, image.affine, folder)
         colours = save_working(colour_fa(maps, image.affine), image.affine, folder, "colour_fa")
-        return {"map_files": files, "derivative_files": [*files[:2], colours]}
+        return {"map_files": files, "derivative_files": [*files[:2], colours], **kept}
 
 
 class _AverageMapsInputSpec(CoreInputSpec):

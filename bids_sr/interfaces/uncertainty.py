@@ -12,7 +12,7 @@ from nipype.interfaces.base import File, InputMultiObject, traits
 from numpy.typing import NDArray
 
 from bids_sr.dwi.b0 import mean_b0
-from bids_sr.dwi.gradients import is_b0, read_gradients
+from bids_sr.dwi.gradients import is_b0, read_bvals, read_gradients
 from bids_sr.dwi.tensor_deviations import relative_deviation, tensor_deviations
 from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec, load_mask, save_working
 from bids_sr.interfaces.tensor import load_maps
@@ -72,7 +72,7 @@ class TellUncertainty(CoreInterface):
     ) -> dict[str, Any]:
         """Pictures of the maps."""
         given = self.inputs
-        image, bvals = nib.load(given.dwi_file), np.loadtxt(given.bval_file, ndmin=1).ravel()
+        image, bvals = nib.load(given.dwi_file), read_bvals(Path(given.bval_file))
         b0 = mean_b0(image.dataobj, bvals, given.b0_threshold)
         acquired = Panel(image.affine, b0, load_mask(given.mask_file), fa=load_maps(given.acquired_maps).fa)
         return save_uncertainty_figures(

@@ -92,13 +92,24 @@ def verdict(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         return {"level": "bad", "headline": headline, "detail": f"{done} finished. {warned}".strip()}
     headline = f"{_count(done, 'series', 'series')} super-resolved"
     level = "warning" if n_warnings else "good"
-    return {"level": level, "headline": headline, "detail": warned or "No warnings. The pictures still deserve a look."}
+    detail = warned or "No warnings. The pictures still deserve a look."
+    return {"level": level, "headline": headline, "detail": f"{_checks_in_words(records)} {detail}".strip()}
+
+
+def _checks_in_words(records: Sequence[Mapping[str, Any]]) -> str:
+    """On how many series the self-check says that the restoration helped; nothing where it was not done."""
+    levels = [level for record in records if (level := (record.get("self_check") or {}).get("level"))]
+    words = {"yes": "helped", "partly": "helped in part", "no": "did not help"}
+    if len(records) == 1 and levels:
+        return f"By the self-check it {words.get(levels[0], levels[0])} on this scan."
+    counts = [f"{word} on {levels.count(level)}" for level, word in words.items() if level in levels]
+    return f"By the self-check it {', '.join(counts)} of {len(levels)}." if counts else ""
 
 
 def series_view(record: Mapping[str, Any], figures_dir: Path, index: int) -> dict[str, Any]:
     """Everything the template shows of one series; what the record lacks is None or empty."""
     figures = record.get("figures") or {}
-    return {
+    view = {
         "id": f"series-{index}",
         "record": record,
         "label": record.get("label") or record.get("stem") or f"series {index}",
@@ -123,6 +134,36 @@ def series_view(record: Mapping[str, Any], figures_dir: Path, index: int) -> dic
         "gradients": _gradients(record, figures.get("gradients")),
         "outputs": list(record.get("outputs", ())),
     }
+    return view | {"sections": _sections(view)}
+
+
+#: Headings of a series' sections by the ends of their ids, in their order, and what of the view each of them shows.
+_SECTIONS = {
+    "run": ("What was run", "facts"),
+    "registration": ("T1w on the b0", "registration"),
+    "mask": ("Brain mask", "mask"),
+    "signal": ("Signal", "signal"),
+    "tensor": ("Tensor maps", "tensor"),
+    "self-check": ("Self-check", "self_check"),
+    "departure": ("Agreement with the acquired scan", "departure"),
+    "t1w-effect": ("What the T1w changed", "t1w_effect"),
+    "uncertainty": ("Uncertainty", "uncertainty"),
+    "acquired": ("Comparison by tissue", "tables"),
+    "truth": ("Against the truth", "tables"),
+    "difference": ("Difference maps", "difference"),
+    "distributions": ("Distributions", "distributions"),
+    "agreement": ("Scatter and Bland-Altman", "agreement"),
+    "gradients": ("Gradient scheme", "gradients"),
+    "outputs": ("Outputs", "outputs"),
+}
+
+
+def _sections(view: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Ends of the ids and short headings of the sections that a series has."""
+    against = {table["against"] for table in view["tables"]}
+    return [
+        (slug, title) for slug, (title, key) in _SECTIONS.items() if view[key] and (key != "tables" or slug in against)
+    ]
 
 
 def cited(paragraph: str, keys: Sequence[str]) -> Markup:

@@ -27,12 +27,16 @@ INPUTS = [
     "mask_file",
     "target_mask_file",
     "sr_file",
+    "sr_fields",
     "cubic_file",
     "bval_file",
     "bvec_file",
     "acquired_derivatives",
     "sr_derivatives",
     "cubic_derivatives",
+    "acquired_elements",
+    "sr_elements",
+    "cubic_elements",
     "tensor_table",
     "self_check_table",
     "departure_file",
@@ -57,13 +61,15 @@ class Derivative:
 class Group:
     """Results that one node saves: the fields of the graph's inputs that hold them, and where they go.
 
-    Those of a check may be fewer than planned, or none; `found` is the field that holds more metadata of them.
+    `found` is the field that holds more metadata of them. Those of a check may be fewer than planned, or none
+    (`optional`).
     """
 
     name: str
     fields: tuple[str, ...]
     derivatives: tuple[Derivative, ...]
     found: str = ""
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ def _connect_group(workflow: Workflow, plan: SeriesPlan, group: Group, inputs: N
         out_files=[str(derivative.path) for derivative in group.derivatives],
         sidecars=[dict(derivative.sidecar) for derivative in group.derivatives],
         header_file=str(plan.series.dwi),
-        optional=bool(group.found),
+        optional=group.optional,
     )
     save = Node(interface, name=f"save_{group.name}", mem_gb=save_gb(plan))
     for position, name in enumerate(group.fields, start=1):
@@ -134,21 +140,29 @@ def saved_tables(plan: SeriesPlan) -> Iterator[Table]:
 def saved_groups(plan: SeriesPlan) -> Iterator[Group]:
     """What is saved of a series."""
     yield Group("masks", ("mask_file", "target_mask_file"), _masks(plan))
-    yield Group("sr", ("sr_file", "bval_file", "bvec_file"), _series(plan, "sr", _sr_text(plan), _sr_fields(plan)))
+    series = _series(plan, "sr", _sr_text(plan), _sr_fields(plan))
+    yield Group("sr", ("sr_file", "bval_file", "bvec_file"), series, "sr_fields")
     yield Group("maps_orig", ("acquired_derivatives",), _maps(plan, "orig"))
     yield Group("maps_sr", ("sr_derivatives",), _maps(plan, "sr"))
     if plan.config.save_cubic:
         text = "Series interpolated by cubic B-splines: the baseline that super-resolution is compared with."
         yield Group("cubic", ("cubic_file", "bval_file", "bvec_file"), _series(plan, "cubic", text, {}))
         yield Group("maps_cubic", ("cubic_derivatives",), _maps(plan, "cubic"))
+    if plan.config.save_tensor:
+        yield Group("tensor_orig", ("acquired_elements",), _elements(plan, "orig"))
+        yield Group("tensor_sr", ("sr_elements",), _elements(plan, "sr"))
+        if plan.config.save_cubic:
+            yield Group("tensor_cubic", ("cubic_elements",), _elements(plan, "cubic"))
     if plan.registers_t1w and plan.series.t1w is not None:
         yield Group("t1w", ("t1w_file",), (_t1w(plan, plan.series.t1w),))
     if plan.config.uncertainty:
         fields = ("deviations_file", "fa_deviation_file", "md_deviation_file")
         yield Group("uncertainty", fields, _deviations(plan))
-    yield Group("departure", ("departure_file",), _guard_maps(plan, "departure"), "departure_fields")
+    yield Group("departure", ("departure_file",), _guard_maps(plan, "departure"), "departure_fields", optional=True)
     if plan.tests_t1w:
-        yield Group("t1w_effect", ("t1w_effect_files",), _guard_maps(plan, "t1weffect"), "t1w_effect_fields")
+        yield Group(
+            "t1w_effect", ("t1w_effect_files",), _guard_maps(plan, "t1weffect"), "t1w_effect_fields", optional=True
+        )
 
 
 def _masks(plan: SeriesPlan) -> tuple[Derivative, ...]:
@@ -216,22 +230,52 @@ def _sr_fields(plan: SeriesPlan) -> dict[str, Any]:
 def _maps(plan: SeriesPlan, desc: str) -> tuple[Derivative, ...]:
     """FA, mean diffusivity and colour FA of one version of the series."""
     res = None if desc == "orig" else plan.resolution
+    paths = {s: plan.layout.path(plan.series, s, extension=".nii.gz", desc=desc, res=res) for s in MAPS}
+    return tuple(_of_tensor(plan, desc, path, MAPS[suffix], {}) for suffix, path in paths.items())
+
+
+#: What is saved of the tensor itself, by its `param`: what it is, and metadata after the draft of BIDS (BEP016).
+ELEMENTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "tensor": (
+        f"Elements Dxx, Dyy, Dzz, Dxy, Dxz, Dyz in mm^2/s of the {TENSOR}, in the axes of the world (RAS+).",
+        {"OrientationEncoding": {"EncodingAxis": 3, "Reference": "xyz", "Type": "tensor"}},
+    ),
+    "evals": (f"Eigenvalues in mm^2/s of the {TENSOR}, the largest first; negative ones were raised.", {}),
+    "evecs": (
+        f"Unit eigenvectors of the {TENSOR}, that of the largest eigenvalue first: x, y, z of each in the axes of the "
+        "world (RAS+). Their signs have no meaning.",
+        {},
+    ),
+}
+
+
+def _elements(plan: SeriesPlan, desc: str) -> tuple[Derivative, ...]:
+    """Tensor, eigenvalues and eigenvectors of one version of the series."""
+    res = None if desc == "orig" else plan.resolution
+    paths = {
+        param: plan.layout.path(
+            plan.series, "dwimap", extension=".nii.gz", model="tensor", param=param, desc=desc, res=res
+        )
+        for param in ELEMENTS
+    }
+    return tuple(_of_tensor(plan, desc, path, *ELEMENTS[param]) for param, path in paths.items())
+
+
+def _of_tensor(plan: SeriesPlan, desc: str, path: Path, text: str, extra: Mapping[str, Any]) -> Derivative:
+    """An image made from the tensor of one version of the series."""
+    res = None if desc == "orig" else plan.resolution
     source = plan.uri(plan.series.dwi)
     if desc == "sr" or (desc == "cubic" and plan.config.save_cubic):
         source = plan.uri(plan.layout.path(plan.series, "dwi", extension=".nii.gz", desc=desc, res=res))
-    derivatives = []
-    for suffix, text in MAPS.items():
-        path = plan.layout.path(plan.series, suffix, extension=".nii.gz", desc=desc, res=res)
-        sidecar = sidecar_of(
-            path,
-            plan.series,
-            description=f"{text} Zero outside the brain mask.",
-            sources=[source],
-            voxel_sizes=None if res is None else plan.target.voxel_sizes,
-            extra={"SkullStripped": True},
-        )
-        derivatives.append(Derivative(path, sidecar))
-    return tuple(derivatives)
+    sidecar = sidecar_of(
+        path,
+        plan.series,
+        description=f"{text} Zero outside the brain mask.",
+        sources=[source],
+        voxel_sizes=None if res is None else plan.target.voxel_sizes,
+        extra={"SkullStripped": True, **extra},
+    )
+    return Derivative(path, sidecar)
 
 
 #: What the maps of the uncertainty show, by their suffix.

@@ -10,14 +10,24 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bids_sr.config import Config
-from bids_sr.errors import BidsSrError, NoRecordsError, ResourceMonitorError
-from bids_sr.records import failed_record, is_finished, read_record, write_record
+from bids_sr.errors import BidsSrError, DiskFullError, NoRecordsError, ResourceMonitorError, is_disk_full
+from bids_sr.interfaces.failure import is_memory_error
+from bids_sr.records import (
+    failed_record,
+    is_finished,
+    read_record,
+    remove_replaced,
+    supersede,
+    write_record,
+)
 from bids_sr.workflows.environment import (
     cache_folder,
     crash_folder,
@@ -66,6 +76,24 @@ def run_participant_level(config: Config) -> int:
     """Restore the series that a configuration asks for; see `run`."""
     if config.resource_monitor and importlib.util.find_spec("psutil") is None:
         raise ResourceMonitorError()
+    signals = Signals()
+    with stopping_on(signals):
+        try:
+            return _run_level(config, signals)
+        except (Exception, KeyboardInterrupt) as error:
+            # Libraries turn an interrupt that reaches them into errors of their own, imports above all.
+            if signals.received or isinstance(error, KeyboardInterrupt):
+                logger.error("Interrupted. Run the same command again to go on where it stopped.")
+                return INTERRUPTED
+            if is_disk_full(error):
+                raise DiskFullError(reason=error) from error
+            if is_memory_error(error):
+                raise MemoryError(str(error)) from error
+            raise
+
+
+def _run_level(config: Config, signals: Signals) -> int:
+    """Do what a configuration asks at the participant level, in an environment of its own."""
     if config.boilerplate_only:
         return write_boilerplate(config)
     # nipype and what it imports read the environment once, so nothing of it may be imported before.
@@ -77,58 +105,120 @@ def run_participant_level(config: Config) -> int:
         with log_file(config) as file:
             logger.info("Log: %s", file)
             try:
-                return _run_participants(config)
+                return _run_participants(config, signals)
             except KeyboardInterrupt:
-                logger.error("Interrupted. Run the same command again to go on where it stopped.")
-                return INTERRUPTED
+                file_logger.error("Interrupted.")
+                raise
             except Exception:
                 file_logger.error("%s", traceback.format_exc())
                 raise
 
 
+class Interruption(KeyboardInterrupt):
+    """A request to stop.
+
+    Of a class of its own: where a plain KeyboardInterrupt passes through code made from text (named tuples, parts of
+    nipype), Python ends itself by SIGINT in the end, whatever status is returned.
+    """
+
+
+@dataclass
+class Signals:
+    """Whether this process was asked to stop."""
+
+    received: bool = False
+
+    def check(self) -> None:
+        """Stop if asked to."""
+        if self.received:
+            raise Interruption
+
+
 @dataclass(frozen=True)
 class Work:
-    """What is to be run (plans and opening records), what became of the other series already, and all subjects."""
+    """What is to be run (plans and opening records), what became of the other series already, and all subjects.
 
-    plans: list[Any]
-    records: list[dict[str, Any]]
-    outcomes: list[Any]
-    subjects: set[str]
+    `finished` are the plans of those that earlier runs have done; `replaced` are, for each plan, the files of an
+    earlier result with other options.
+    """
+
+    plans: list[Any] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    outcomes: list[Any] = field(default_factory=list)
+    subjects: set[str] = field(default_factory=set)
+    finished: list[Any] = field(default_factory=list)
+    replaced: list[list[str]] = field(default_factory=list)
 
 
-def _run_participants(config: Config) -> int:
+def _run_participants(config: Config, signals: Signals) -> int:
     """Run every series that is not finished, then write what belongs to subjects and dataset."""
     from bids_sr.workflows.outcome import exit_code, summary
     from bids_sr.workflows.plan import card_of_run
 
     card = card_of_run(config)
-    work = plan_work(config, card)
-    outcomes = [*work.outcomes, *run_workflow(config, work)]
+    with ExitStack() as locks:
+        work = plan_work(config, card, locks)
+        outcomes = [*work.outcomes, *run_workflow(config, work, signals)]
     code = exit_code(outcomes)
-    report_code = write_reports(config, _subjects_to_report(config, work))
-    _write_dataset(config, card)
+    summary_code = write_summaries(config, card, work)
     for outcome in outcomes:
-        if outcome.status == "failed":
+        if outcome.exit_code:
             logger.error("%s: %s", outcome.label, outcome.message)
     logger.info("%s", summary(outcomes))
     if config.clean_workdir and code == 0:
         clean(config, work)
-    return code or report_code
+    return code or summary_code
+
+
+def write_summaries(config: Config, card: Any, work: Work) -> int:
+    """Write what is made from the records of several series: reports, methods, descriptions of the dataset.
+
+    Another run on the same output waits, so that what is written last knows all records.
+
+    Returns
+    -------
+    int
+        0; 1 where a report could not be written, 2 where the disk is full.
+    """
+    from bids_sr.workflows.handover import hand_over_finished
+    from bids_sr.workflows.locks import locked, remove_unfinished_texts
+
+    busy = partial(logger.info, "Another run writes reports into this output; waiting for it.")
+    try:
+        with locked(config.output_dir / "logs" / "dataset.lock", busy):
+            remove_unfinished_texts(config.output_dir)
+            code = write_reports(config, _subjects_to_report(config, work))
+            _write_dataset(config, card)
+            handover_code = hand_over_finished(config, card, [*work.finished, *work.plans])
+            return code or handover_code
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        full = DiskFullError(reason=error)
+        logger.error("Reports and descriptions of the dataset are not complete: %s", full)
+        return full.exit_code
 
 
 def _subjects_to_report(config: Config, work: Work) -> list[str]:
-    """Subjects of which something was run, or whose report is missing."""
+    """Subjects of which something was run, or whose report does not know all records."""
     from bids_sr.bids.outputs import OutputLayout
 
     ran = {plan.series.entities["sub"] for plan in work.plans}
-    folders = config.output_dir.glob("sub-*/figures/*_desc-record.json")
-    known = {file.parts[-3].removeprefix("sub-") for file in folders}
     layout = OutputLayout(config.output_dir)
-    return sorted(ran | {subject for subject in known & work.subjects if not layout.report(subject).is_file()})
+    return sorted(
+        ran | {subject for subject in work.subjects if _is_behind(layout.report(subject), config.output_dir, subject)}
+    )
 
 
-def plan_work(config: Config, card: Any) -> Work:
-    """Find the series, and those among them that are finished or cannot be run."""
+def _is_behind(report: Path, output_dir: Path, subject: str) -> bool:
+    """Whether a report lacks a record: there is none, or an earlier run ended before it could write it anew."""
+    written = [file.stat().st_mtime_ns for file in (output_dir / f"sub-{subject}/figures").glob("*_desc-record.json")]
+    return bool(written) and not (report.is_file() and report.stat().st_mtime_ns >= max(written))
+
+
+def plan_work(config: Config, card: Any, locks: ExitStack) -> Work:
+    """Find the series, and those among them that are finished or cannot be run; those to be run are locked."""
+    from bids_sr.bids.handover import check_layout
     from bids_sr.bids.inputs import scan_series
     from bids_sr.inference.device import resolve_device
     from bids_sr.workflows.outcome import Outcome, failed_before
@@ -137,17 +227,23 @@ def plan_work(config: Config, card: Any) -> Work:
     device = str(resolve_device(config.device))
     found, problems = scan_series(config)
     subjects = {series.entities["sub"] for series in found}
-    work = Work([], [], [failed_before("input", problem) for problem in problems], subjects)
+    work = Work(outcomes=[failed_before("input", problem) for problem in problems], subjects=subjects)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     for series in found:
         try:
+            check_layout(series, config)
             plan = plan_series(series, config, card, device)
         except BidsSrError as error:
             work.outcomes.append(failed_before(series.label, error))
             continue
+        lock = locks.enter_context(ExitStack())
+        lock.enter_context(_alone(plan))
         if is_finished(read_record(plan.record_file), plan.fingerprint, config.output_dir):
+            lock.close()
             work.outcomes.append(Outcome(series.label, "skipped", "already done with the same input and options"))
+            work.finished.append(plan)
             continue
+        work.replaced.append(supersede(plan.record_file))
         record = opening_record(plan, started)
         for warning in record["warnings"]:
             logger.warning("%s: %s", series.label, warning)
@@ -156,7 +252,27 @@ def plan_work(config: Config, card: Any) -> Work:
     return work
 
 
-def run_workflow(config: Config, work: Work) -> list[Any]:
+@contextmanager
+def _alone(plan: Any) -> Iterator[None]:
+    """Keep other runs from the files of a series, in the output and in the work folder."""
+    from bids_sr.workflows.locks import locked, remove_unfinished
+
+    busy = partial(logger.info, "%s: another run works on it; waiting for that to end.", plan.series.label)
+    files = (
+        plan.layout.logs / f"{plan.series.stem}.lock",
+        work_folder(plan.config) / f"{plan.workflow_name}.lock",
+    )
+    subject = plan.layout.figures(plan.series).parent
+    with ExitStack() as stack:
+        for file in files:
+            stack.enter_context(locked(file, busy))
+        # Workers that are ended have no time to tidy up, so it is done after them too.
+        remove_unfinished(subject, plan.series.entities)
+        stack.callback(remove_unfinished, subject, plan.series.entities)
+        yield
+
+
+def run_workflow(config: Config, work: Work, signals: Signals) -> list[Any]:
     """Run the graph of all series and tell what became of each; write the records of those that failed."""
     if not work.plans:
         return []
@@ -173,16 +289,19 @@ def run_workflow(config: Config, work: Work) -> list[Any]:
     workflow.base_dir = str(work_folder(config))
     if config.write_graph:
         draw_graph(workflow, config)
-    monitor = StageMonitor({plan.workflow_name: plan.series.label for plan in work.plans})
+    labels = {plan.workflow_name: plan.series.label for plan in work.plans}
+    monitor = StageMonitor(labels, signals.check)
     plugin = make_plugin(config, monitor, uses_gpu=any(plan.device != "cpu" for plan in work.plans))
-    with stopping_on_signals(monitor), ending_workers(plugin):
+    error: Exception | None = None
+    with ending_workers(plugin):
         try:
             workflow.run(plugin=plugin)
-        except Exception:
+        except Exception as raised:
             # nipype raises at the end what it has noted for each node already; anything else is a bug.
-            if not monitor.failed:
+            if signals.received or not (monitor.failed or is_disk_full(raised)):
                 raise
-    outcomes = collect(config, work, monitor.failed)
+            error = raised
+    outcomes = collect(config, work, monitor.failed, error)
     _keep_resources(config)
     with contextlib.suppress(OSError):
         # Empty where every failure was one that the user can mend.
@@ -199,35 +318,48 @@ def _keep_resources(config: Config) -> None:
         shutil.copyfile(measured, config.output_dir / "logs" / f"{config.run_id}_resources.json")
 
 
-def collect(config: Config, work: Work, failed: Sequence[Any]) -> list[Any]:
-    """Tell what became of each series that was run."""
+def collect(config: Config, work: Work, failed: Sequence[Any], error: Exception | None = None) -> list[Any]:
+    """Tell what became of each series that was run; `error` is what ended the run before its time."""
     from bids_sr.workflows.outcome import Outcome, failed_node, first_failures
 
     failures = first_failures(failed)
+    stopped = BidsSrError(message="stopped before")
+    if error is not None and is_disk_full(error):
+        stopped = DiskFullError(reason=error)
     outcomes = []
-    for plan, record in zip(work.plans, work.records, strict=True):
+    for plan, record, replaced in zip(work.plans, work.records, work.replaced, strict=True):
         label, node = plan.series.label, failures.get(plan.workflow_name)
         if node is None:
             done = is_finished(read_record(plan.record_file), plan.fingerprint, config.output_dir)
-            outcomes.append(Outcome(label, "done") if done else Outcome(label, "not run", "stopped before", 1))
+            if done:
+                remove_replaced(plan.record_file.parent, config.output_dir, replaced)
+            outcomes.append(
+                Outcome(label, "done") if done else Outcome(label, "not run", str(stopped), stopped.exit_code)
+            )
             continue
         outcome = failed_node(label, node, crash_folder(config))
         crash_file = str(outcome.crash_file.relative_to(config.output_dir)) if outcome.crash_file else None
-        write_record(plan.record_file, failed_record(record, outcome.message, outcome.node, crash_file))
+        try:
+            write_record(
+                plan.record_file,
+                failed_record({**record, "outputs": replaced}, outcome.message, outcome.node, crash_file),
+            )
+        except OSError as problem:
+            logger.error("%s: that it failed could not be recorded: %s", label, problem)
         outcomes.append(outcome)
     return outcomes
 
 
 @contextmanager
-def stopping_on_signals(monitor: Any) -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into KeyboardInterrupt, also where nipype would take one for a failed node and go on."""
+def stopping_on(signals: Signals) -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into KeyboardInterrupt, and note them, because not every library lets that pass."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: Any) -> None:
-        monitor.interrupted = True
-        raise KeyboardInterrupt
+        signals.received = True
+        raise Interruption
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -288,7 +420,7 @@ def write_reports(config: Config, subjects: Sequence[str]) -> int:
             logger.info("Report: %s", layout.report(subject))
         except Exception as error:
             code = 1
-            logger.error("sub-%s: the results are complete, but the report could not be written: %s", subject, error)
+            logger.error("sub-%s: the report could not be written; its results are not affected: %s", subject, error)
             logger.debug("%s", traceback.format_exc())
     return code
 

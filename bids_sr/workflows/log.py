@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nipype import logging as nipype_logging
@@ -38,6 +39,23 @@ STAGES = {
 }
 
 
+class LogFile(logging.FileHandler):
+    """A log file without which a run goes on, where the disk is full for example."""
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say so once; logging's own way is a traceback for every line."""
+        if not self.failed:
+            self.failed = True
+            print(f"The log cannot be written any more: {sys.exc_info()[1]}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Close the file, whether or not what is left can be written."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def log_file(config: Config) -> Iterator[Path]:
     """Write the run's options and its log into the output's log folder."""
@@ -45,7 +63,7 @@ def log_file(config: Config) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{config.run_id}.toml").write_text(config.to_toml(), encoding="utf-8")
     file = folder / f"{config.run_id}.log"
-    handler = logging.FileHandler(file, encoding="utf-8")
+    handler = LogFile(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     nipype_logger = logging.getLogger("nipype")
     nipype_handlers = list(nipype_logger.handlers)
@@ -74,12 +92,14 @@ class StageMonitor:
     ----------
     labels : mapping
         Name of the series for people, by the name of its graph.
+    check_signals : function
+        Raises where the run was asked to stop, which nipype would take for a failed node, and go on.
     """
 
-    def __init__(self, labels: Mapping[str, str]) -> None:
+    def __init__(self, labels: Mapping[str, str], check_signals: Callable[[], None]) -> None:
         self.labels = labels
+        self.check_signals = check_signals
         self.failed: list[Node] = []
-        self.interrupted = False
 
     def __call__(self, node: Node, status: str) -> None:
         """Take note of a node that starts, ends or fails; nipype calls this."""
@@ -88,8 +108,7 @@ class StageMonitor:
             self._tell(node, name)
         elif status == "exception":
             self.failed.append(node)
-        if self.interrupted:
-            raise KeyboardInterrupt
+        self.check_signals()
 
     def _tell(self, node: Node, name: str) -> None:
         """Show a stage that starts."""

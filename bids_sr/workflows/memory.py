@@ -29,9 +29,13 @@ def registration_gb(t1w_shape: tuple[int, int, int]) -> float:
     return PROCESS_GB + volumes_gb(t1w_shape, 8)
 
 
-def fit_gb(shape: tuple[int, int, int], n_volumes: int) -> float:
-    """Signals of the brain, the stretch of volumes being read, seven maps twice and the colours."""
-    return PROCESS_GB + 0.5 + volumes_gb(shape, BRAIN_FRACTION * n_volumes + 20)
+def fit_gb(shape: tuple[int, int, int], n_volumes: int, keeps_tensor: bool = False) -> float:
+    """Signals of the brain, the stretch of volumes being read, seven maps twice and the colours; the tensor if kept.
+
+    The tensor's 18 volumes on the grid, and of each voxel of the brain what they are turned from.
+    """
+    tensor = 18 + BRAIN_FRACTION * 50 if keeps_tensor else 0.0
+    return PROCESS_GB + 0.5 + volumes_gb(shape, BRAIN_FRACTION * n_volumes + 20 + tensor)
 
 
 def average_gb(plan: SeriesPlan) -> float:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nipype.pipeline.engine import Node
 
-from bids_sr.errors import BidsSrError
+from bids_sr.errors import BidsSrError, DiskFullError
 from bids_sr.interfaces.failure import INPUT_EXIT_CODE, MEMORY_EXIT_CODE, Failure
 from bids_sr.workflows.log import series_of
+
+#: With less room than this, a traceback or a record cannot be written.
+LEAST_BYTES = 65536
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ def failed_before(label: str, error: BidsSrError) -> Outcome:
 def failed_node(label: str, node: Node, crash_folder: Path) -> Outcome:
     """Describe a series of which a node failed."""
     crash_file = _crash_file(node, crash_folder)
-    failure = Failure.read(Path(node.output_dir())) or Failure(_last_line(crash_file), 1)
+    folder = Path(node.output_dir())
+    failure = Failure.read(folder) or _full_disk(folder, crash_folder) or Failure(_last_line(crash_file), 1)
     if failure.exit_code == INPUT_EXIT_CODE and crash_file is not None:
         # The message says what to mend; a traceback would only hide it.
         crash_file.unlink(missing_ok=True)
@@ -92,6 +97,15 @@ def _crash_file(node: Node, folder: Path) -> Path | None:
         with file.open(encoding="utf-8", errors="replace") as stream:
             if stream.readline().strip() == f"Node: {node.fullname}":
                 return file
+    return None
+
+
+def _full_disk(*folders: Path) -> Failure | None:
+    """Explain why a node left no word: there was no room for it."""
+    for folder in folders:
+        there = next((path for path in (folder, *folder.parents) if path.is_dir()), Path())
+        if shutil.disk_usage(there).free < LEAST_BYTES:
+            return Failure.of(DiskFullError(reason=f"nothing is left in {there}"))
     return None
 
 

@@ -16,18 +16,19 @@ from bids_sr.workflows.derivatives import init_derivatives_wf
 from bids_sr.workflows.guards import ablation_node, guard_node
 from bids_sr.workflows.memory import PROCESS_GB, figures_gb, uncertainty_gb
 from bids_sr.workflows.plan import CUBIC, SeriesPlan
-from bids_sr.workflows.preprocess import init_preprocess_wf
+from bids_sr.workflows.preprocess import INPUTS as FILES
 from bids_sr.workflows.self_check import self_check_node
-from bids_sr.workflows.super_resolution import init_super_resolution_wf
+from bids_sr.workflows.settings import Restoration
+from bids_sr.workflows.super_resolution import connect_restoration
 from bids_sr.workflows.tensor import init_tensor_wf
 
 NAME = "participant"
-RESTORE_FIELDS = ("dwi_file", "bval_file", "mask_file", "t1w_file", "registration")
 SERIES_FIELDS = ("dwi_file", "bval_file", "bvec_file", "b0_file", "mask_file", "t1w_file")
 MAP_FIELDS = ("acquired_maps", "sr_maps", "cubic_maps", "averaged_sr_maps", "averaged_cubic_maps", "tissue_file")
 CHECK_FIELDS = ("dwi_file", "bval_file", "bvec_file", "mask_file", "t1w_file")
 GUARD_FIELDS = ("dwi_file", "bval_file", "bvec_file", "mask_file")
 SAVED_MAPS = ("acquired_derivatives", "sr_derivatives", "cubic_derivatives", "tensor_table")
+SAVED_ELEMENTS = ("acquired_elements", "sr_elements", "cubic_elements")
 
 
 def init_participant_wf(
@@ -48,17 +49,14 @@ def init_participant_wf(
 
 def init_series_wf(plan: SeriesPlan, record: Mapping[str, Any]) -> Workflow:
     """A series: preprocessed, restored, fitted and compared, checked, saved, drawn, recorded."""
-    preprocess, restore = init_preprocess_wf(plan), init_super_resolution_wf(plan)
+    workflow = Workflow(name=plan.workflow_name)
+    preprocess, restore = connect_restoration(workflow, Restoration.of(plan))
+    given = {field: getattr(plan.series, field.removesuffix("_file")) for field in FILES}
+    preprocess.get_node("inputs").inputs.trait_set(**{field: str(file) for field, file in given.items() if file})
     tensor, derivatives = init_tensor_wf(plan), init_derivatives_wf(plan)
     figures = figures_node(plan)
-    workflow = Workflow(name=plan.workflow_name)
     workflow.connect(
         [
-            (
-                preprocess,
-                restore,
-                [(f"outputs.{name}", f"inputs.{name}") for name in RESTORE_FIELDS],
-            ),
             (preprocess, tensor, [(f"outputs.{name}", f"inputs.{name}") for name in SERIES_FIELDS]),
             (restore, tensor, [("outputs.mask_file", "inputs.target_mask_file")]),
             (restore, tensor, [(f"outputs.{name}", f"inputs.{name}") for name in ("sr_file", "cubic_file")]),
@@ -68,6 +66,7 @@ def init_series_wf(plan: SeriesPlan, record: Mapping[str, Any]) -> Workflow:
                 [(f"outputs.{name}", f"inputs.{name}") for name in ("t1w_file", "mask_file", "bval_file", "bvec_file")],
             ),
             (restore, derivatives, [("outputs.mask_file", "inputs.target_mask_file")]),
+            (restore, derivatives, [(("outputs.t1w", _t1w_fields), "inputs.sr_fields")]),
             (restore, derivatives, [(f"outputs.{name}", f"inputs.{name}") for name in ("sr_file", "cubic_file")]),
             (tensor, derivatives, [(f"outputs.{name}", f"inputs.{name}") for name in SAVED_MAPS]),
             (preprocess, figures, [("outputs.dwi_file", "acquired_file")]),
@@ -82,6 +81,8 @@ def init_series_wf(plan: SeriesPlan, record: Mapping[str, Any]) -> Workflow:
         ]
     )
     _connect_record(workflow, plan, record, figures)
+    if plan.config.save_tensor:
+        workflow.connect([(tensor, derivatives, [(f"outputs.{name}", f"inputs.{name}") for name in SAVED_ELEMENTS])])
     if plan.checks_itself:
         _connect_self_check(workflow, plan)
     _connect_guards(workflow, plan)
@@ -185,6 +186,13 @@ def _connect_uncertainty(workflow: Workflow, plan: SeriesPlan) -> None:
             (node, record, [("uncertainty", "uncertainty"), (("seconds", _as_list), "uncertainty_seconds")]),
         ]
     )
+
+
+def _t1w_fields(t1w: dict[str, object]) -> dict[str, object]:
+    """Metadata of a restored series: whether its T1w took part, and why not; nothing for a model that uses none."""
+    if not t1w:
+        return {}
+    return {"T1wUsed": t1w["used"], **({} if t1w["used"] else {"T1wNotUsedBecause": t1w["reason"]})}
 
 
 def _as_list(seconds: float) -> list[float]:

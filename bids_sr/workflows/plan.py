@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
+import torch
 
 from bids_sr import __version__
 from bids_sr.bids.citation import software_versions
@@ -19,14 +18,17 @@ from bids_sr.bids.outputs import OutputLayout, bids_uri, dataset_links, resoluti
 from bids_sr.bids.truth import Truth, find_truth
 from bids_sr.config import Config
 from bids_sr.degradation import low_resolution_grid
-from bids_sr.errors import NotFourDimensionalError, OutOfMemoryError, UnreadableImageError
+from bids_sr.dwi.gradients import read_gradients
+from bids_sr.errors import OutOfMemoryError
 from bids_sr.evaluation.self_check import LEAST_VOXELS, MOST_WEIGHTED, N_B0, checked_scale
 from bids_sr.geometry import Grid, target_grid
 from bids_sr.inference.memory import estimate
 from bids_sr.inference.upsampler import check_scale
 from bids_sr.models.registry import CUBIC as CUBIC_CARD
-from bids_sr.models.registry import ModelCard, check_tells_uncertainty, read_trained_card
+from bids_sr.models.registry import ModelCard, check_tells_uncertainty, load_model
 from bids_sr.records import RELEVANT_OPTIONS, SCHEMA, fingerprint
+from bids_sr.workflows.preflight import preflight
+from bids_sr.workflows.training_range import outside_training
 
 CUBIC = CUBIC_CARD.name
 
@@ -51,6 +53,8 @@ class SeriesPlan:
         Known on the target grid, in the demo's dataset.
     fingerprint : str
         SHA-256 over inputs, options, weights and version.
+    notes : tuple of str
+        What a reader should know of the input files, in sentences.
     """
 
     series: DwiSeries
@@ -63,6 +67,7 @@ class SeriesPlan:
     t1w_shape: tuple[int, int, int]
     truth: Truth | None
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
     @property
     def layout(self) -> OutputLayout:
@@ -160,12 +165,13 @@ def card_of_run(config: Config) -> ModelCard:
 
     Raises
     ------
-    UnknownModelError, ModelCardError, UntrainedModelError
-        See `read_trained_card`.
+    UnknownModelError, ModelCardError, UntrainedModelError, WeightsError
+        See `load_model`.
     CertainModelError
         If the uncertainty is asked for, and the model does not tell it.
     """
-    card = read_trained_card(config.model)
+    # Weights that are gone or changed are told before hours of other work, so they are read here once.
+    _, card = load_model(config.model, torch.device("cpu"))
     if config.uncertainty:
         check_tells_uncertainty(card)
     return card
@@ -176,43 +182,48 @@ def plan_series(series: DwiSeries, config: Config, card: ModelCard, device: str)
 
     Raises
     ------
-    UnreadableImageError, NotFourDimensionalError, CoarserGridError, ScaleTooLargeError
+    InputError
         If the series cannot be used as asked.
     OutOfMemoryError
         If restoring it needs more memory than there is.
     """
-    image = _open(series.dwi)
-    if len(image.shape) != 4:
-        raise NotFourDimensionalError(dwi=series.dwi, shape=image.shape)
-    source = Grid.of(image)
-    target = target_grid(source, config.output_resolution, config.scale, series.dwi.name)
-    check_scale(source, target, card, series.dwi.name)
-    t1w_shape = Grid.of(_open(series.t1w)).shape if series.t1w is not None else (0, 0, 0)
+    plan = sketch_series(series, config, card, device)
+    check_memory(plan)
     inputs = [series.dwi, series.bval, series.bvec, series.t1w, series.mask]
     options = {name: getattr(config, name) for name in RELEVANT_OPTIONS}
     options |= {"device": device, "model": card.name, "sidecar": dict(series.sidecar)}
     # The same weights do something else where a card gives them other inputs.
     options |= {"architecture": card.architecture, "arguments": card.arguments, "signal": asdict(card.signal)}
     key = fingerprint(inputs, options, card.weights_sha256)
-    truth = find_truth(series, target)
-    plan = SeriesPlan(series, config, card, device, source, target, image.shape[3], t1w_shape, truth, key)
-    _check_memory(plan)
-    return plan
+    return replace(plan, truth=find_truth(series, plan.target), fingerprint=key)
 
 
-def _check_memory(plan: SeriesPlan) -> None:
-    """Refuse a series that cannot be restored in the memory there is, before hours are spent on it."""
+def sketch_series(series: DwiSeries, config: Config, card: ModelCard, device: str) -> SeriesPlan:
+    """The plan of a series without what takes time: the checksum of its inputs, and the truth.
+
+    Raises
+    ------
+    InputError
+        If the series cannot be used as asked.
+    """
+    found = preflight(series, config.b0_threshold)
+    target = target_grid(found.source, config.output_resolution, config.scale, series.dwi.name)
+    check_scale(found.source, target, card, series.dwi.name)
+    return SeriesPlan(
+        series, config, card, device, found.source, target, found.n_volumes, found.t1w_shape, None, "", found.notes
+    )
+
+
+def check_memory(plan: SeriesPlan) -> None:
+    """Refuse a series that cannot be restored in the memory there is, before hours are spent on it.
+
+    Raises
+    ------
+    OutOfMemoryError
+    """
     needed, available = plan.restore_gb(plan.card.name), plan.config.memory_gb
     if needed > available:
         raise OutOfMemoryError(what=plan.series.label, needed_gb=needed, available_gb=available)
-
-
-def _open(file: Path) -> Any:
-    """An image whose header can be read."""
-    try:
-        return nib.load(file)
-    except (ImageFileError, OSError, EOFError) as error:
-        raise UnreadableImageError(path=file, reason=str(error).splitlines()[0]) from error
 
 
 def opening_record(plan: SeriesPlan, started: str) -> dict[str, Any]:
@@ -286,7 +297,26 @@ def _model(plan: SeriesPlan) -> Mapping[str, Any]:
 
 
 def opening_warnings(plan: SeriesPlan) -> list[str]:
-    """What a reader should know before anything ran: no T1w, or one of another session."""
+    """What a reader should know before anything ran: of the input files, the model, and of the T1w above all."""
+    return [*plan.notes, *_model_warnings(plan), *_t1w_warnings(plan), *_option_warnings(plan)]
+
+
+def _model_warnings(plan: SeriesPlan) -> list[str]:
+    """That the model was trained on scans of another kind."""
+    bvals = read_gradients(plan.series.bval, plan.series.bvec).bvals
+    weighted, scale = bvals[bvals > plan.config.b0_threshold], plan.source.voxel_sizes / plan.target.voxel_sizes
+    return outside_training(plan.card.name, plan.card.training, weighted, plan.target.voxel_sizes, scale)
+
+
+def _option_warnings(plan: SeriesPlan) -> list[str]:
+    """That an option makes the result worse."""
+    if plan.config.sloppy and plan.registers_t1w:
+        return ["Run with --sloppy: the registration of the T1w is fast and inaccurate, for tests only."]
+    return []
+
+
+def _t1w_warnings(plan: SeriesPlan) -> list[str]:
+    """That there is no T1w, or one of another session."""
     series, model = plan.series, plan.card
     lost = "Tissue classes come from the diffusion tensor alone"
     lost += f", and the model {model.name} is given zeros in place of the T1w." if model.uses_t1w else "."

@@ -31,6 +31,9 @@ OUTPUTS = [
     "acquired_derivatives",
     "sr_derivatives",
     "cubic_derivatives",
+    "acquired_elements",
+    "sr_elements",
+    "cubic_elements",
     "tissue_file",
     "tensor_table",
     "truth_table",
@@ -43,7 +46,7 @@ def init_tensor_wf(plan: SeriesPlan, name: str = "tensor") -> Workflow:
 
     Inputs (node ``inputs``): the series before and after, masks on both grids, mean b0 and T1w. Outputs (node
     ``outputs``): maps of each on its own grid, the finer ones also averaged onto the acquired grid, tissue classes,
-    `tensor_table`, `truth_table` (undefined where no truth is known) and `seconds`.
+    `tensor_table`, `truth_table` (undefined where no truth is known) and `seconds`; with --save-tensor the tensors.
     """
     workflow = Workflow(name=name)
     inputs = Node(IdentityInterface(INPUTS), name="inputs")
@@ -58,6 +61,8 @@ def init_tensor_wf(plan: SeriesPlan, name: str = "tensor") -> Workflow:
     if cubic is sr:
         workflow.connect(sr, "map_files", outputs, "cubic_maps")
         workflow.connect(sr, "derivative_files", outputs, "cubic_derivatives")
+        if plan.config.save_tensor:
+            workflow.connect(sr, "element_files", outputs, "cubic_elements")
     for method, fit in (("sr", sr), ("cubic", cubic)):
         average = Node(
             AverageMaps(random_seed=plan.config.random_seed), name=f"average_{method}", mem_gb=average_gb(plan)
@@ -102,13 +107,16 @@ def _connect_fit(workflow: Workflow, plan: SeriesPlan, method: str, inputs: Node
             (fit, outputs, [("map_files", f"{method}_maps"), ("derivative_files", f"{method}_derivatives")]),
         ]
     )
+    if plan.config.save_tensor:
+        fit.inputs.keep_elements = True
+        workflow.connect(fit, "element_files", outputs, f"{method}_elements")
     return fit
 
 
 def fit_node(plan: SeriesPlan, name: str, shape: tuple[int, int, int]) -> Node:
     """A tensor fit of a series on a grid of `shape`."""
     interface = FitTensor(b0_threshold=plan.config.b0_threshold, random_seed=plan.config.random_seed)
-    return Node(interface, name=name, mem_gb=fit_gb(shape, plan.n_volumes))
+    return Node(interface, name=name, mem_gb=fit_gb(shape, plan.n_volumes, plan.config.save_tensor))
 
 
 def _connect_truth(

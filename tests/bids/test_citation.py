@@ -125,3 +125,15 @@ def test_the_guards_are_told_where_they_were_done():
     assert "without it too" not in text
     assert "without it too" in methods_text([record() | {"t1w_effect": {"done": True}}])
     assert "sampled again" not in methods_text([record()])
+
+
+def test_the_uncertainty_is_told_where_it_was_asked_for():
+    asked = [record() | {"uncertainty": {"sentence": "x"}}]
+    assert "standard deviation of each restored intensity" in methods_text(asked)
+    assert "standard deviation of each" not in methods_text([record()])
+
+
+def test_a_title_cannot_be_told_without_its_work_being_found():
+    """What a page or the text links to is what the BibTeX entry says, so a reader who follows either arrives."""
+    for entry in bibliography().values():
+        assert entry.url.removeprefix("https://doi.org/").removeprefix("https://arxiv.org/abs/") in entry.bibtex

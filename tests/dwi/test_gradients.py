@@ -87,7 +87,7 @@ def test_good_gradients_pass(gradients):
         (altered(4, bvec=[np.nan, 0, 1]), errors.GradientNormError),
         (altered(4, bvec=[0.7, 0, 0]), errors.GradientNormError),
         (one_shell(5), errors.GradientDirectionsError),
-        (Gradients(np.zeros(3), np.zeros((3, 3))), errors.GradientDirectionsError),
+        (Gradients(np.zeros(3), np.zeros((3, 3))), errors.NoWeightedVolumeError),
     ],
 )
 def test_bad_gradients_are_refused_with_the_series_named(gradients, error):

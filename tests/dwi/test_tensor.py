@@ -14,7 +14,14 @@ from scipy.spatial.transform import Rotation
 from bids_sr.dwi import tensor
 from bids_sr.dwi.comparison import angles
 from bids_sr.dwi.gradients import Gradients, dipy_table
-from bids_sr.dwi.tensor import TensorMaps, colour_fa, fit_tensor, volumes_for_tensor, world_rotation
+from bids_sr.dwi.tensor import (
+    TensorMaps,
+    colour_fa,
+    fit_tensor,
+    fit_tensor_elements,
+    volumes_for_tensor,
+    world_rotation,
+)
 from tests.dwi.made_series import directions, one_shell, signals, tensors
 
 EIGENVALUES = np.array([[1.7e-3, 0.3e-3, 0.3e-3], [1.2e-3, 0.8e-3, 0.4e-3], [3e-3, 2.9e-3, 2.8e-3], [0.8e-3] * 3])
@@ -183,3 +190,46 @@ def test_the_ordinary_fit_is_that_of_mrtrix(tmp_path):
     theirs = nib.load(tmp_path / "fa.nii").get_fdata()
     assert np.median(np.abs(ours.fa - theirs)) < 1e-5
     assert np.median(np.abs(ours.md / nib.load(tmp_path / "md.nii").get_fdata() - 1)) < 1e-3
+
+
+def test_the_tensor_itself_comes_back_in_the_axes_of_the_world():
+    made, _ = tensors(EIGENVALUES)
+    values = signals(made, one_shell())[:, None, None, :]
+    mask = np.array([True, True, True, False])[:, None, None]
+    turn = Rotation.from_euler("xyz", [20, -35, 50], degrees=True).as_matrix()
+    affine = np.eye(4)
+    affine[:3, :3] = turn * 2.0
+    maps, elements = fit_tensor_elements(values, affine, one_shell(), 50, mask)
+    # The b-vectors of a file count along the voxel axes, the first of them reversed where the affine is right-handed.
+    to_world = turn @ np.diag([-1.0, 1.0, 1.0])
+    expected = (to_world @ made @ to_world.T)[:, [0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]
+    np.testing.assert_allclose(elements.tensor[:3, 0, 0], expected[:3], atol=2e-7)
+    np.testing.assert_allclose(elements.eigenvalues[:3, 0, 0], EIGENVALUES[:3], rtol=1e-3)
+    vectors = elements.eigenvectors.reshape(4, 3, 3)
+    np.testing.assert_allclose(vectors[:3] @ np.swapaxes(vectors[:3], 1, 2), np.stack([np.eye(3)] * 3), atol=1e-5)
+    assert not elements.tensor[3].any() and not elements.eigenvectors[3].any()
+    alone = fit_tensor(values, one_shell(), 50, mask)
+    assert all(np.array_equal(getattr(maps, name), getattr(alone, name)) for name in ("fa", "md", "ad", "rd", "v1"))
+
+
+@pytest.mark.mrtrix
+@pytest.mark.skipif(shutil.which("dwi2tensor") is None, reason="MRtrix's dwi2tensor is not installed")
+@pytest.mark.parametrize("flip", [1.0, -1.0], ids=["right-handed", "left-handed"])
+def test_mrtrix_finds_the_same_tensor_and_reads_ours(tmp_path, flip):
+    """Elements one by one, in an oblique image of either handedness: order, axes and signs are MRtrix's."""
+    made, _ = tensors(np.tile(EIGENVALUES[:2], (32, 1)), seed=3)
+    gradients = one_shell()
+    data = signals(made, gradients).reshape(4, 4, 4, -1).astype(np.float32)
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", [20, -35, 50], degrees=True).as_matrix() @ np.diag([2.0 * flip, 2, 3])
+    nib.Nifti1Image(data, affine).to_filename(tmp_path / "dwi.nii")
+    np.savetxt(tmp_path / "bvecs", gradients.bvecs.T)
+    np.savetxt(tmp_path / "bvals", gradients.bvals[None])
+    run = {"check": True, "cwd": tmp_path, "capture_output": True}
+    fit = ["dwi2tensor", "-quiet", "-ols", "-iter", "0", "-fslgrad", "bvecs", "bvals", "dwi.nii", "tensor.nii"]
+    subprocess.run(fit, **run)
+    maps, ours = fit_tensor_elements(data, affine, gradients, 50, np.ones(data.shape[:3], bool), "OLS")
+    np.testing.assert_allclose(ours.tensor, nib.load(tmp_path / "tensor.nii").get_fdata(), atol=1e-6)
+    nib.Nifti1Image(ours.tensor, affine).to_filename(tmp_path / "ours.nii")
+    subprocess.run(["tensor2metric", "-quiet", "ours.nii", "-fa", "fa.nii"], **run)
+    np.testing.assert_allclose(nib.load(tmp_path / "fa.nii").get_fdata(), maps.fa, atol=1e-3)

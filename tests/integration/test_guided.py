@@ -151,3 +151,11 @@ def test_the_t1w_of_something_else_is_not_shown(dataset, run, guided, alone, cap
     assert record["departure"]["failed"]
     assert sum("departs from the acquired scan could not be told" in warning for warning in record["warnings"]) == 1
     assert not list(out.rglob("*_dwimap.*"))
+
+
+def test_the_sidecar_says_whether_the_t1w_took_part(guided, alone):
+    for (_, _, _, out), used in ((guided, True), (alone, False)):
+        (sidecar,) = out.rglob("*desc-sr_dwi.json")
+        told = json.loads(sidecar.read_text())
+        assert told["ModelUsesT1w"] is True and told["T1wUsed"] is used
+        assert ("T1wNotUsedBecause" in told) is not used

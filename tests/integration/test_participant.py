@@ -16,8 +16,10 @@ import pytest
 
 from bids_sr.cli.app import main
 from bids_sr.demo.dataset import make_dataset
+from tests.browser import Browser, needs_browser
 
 pytestmark = pytest.mark.integration
+TENSOR_PARTS = ("tensor", "evals", "evecs")
 VALIDATOR = Path(sys.executable).with_name("bids-validator-deno")
 
 
@@ -49,8 +51,9 @@ def finished(dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     before = contents(dataset)
     code = run(
-        dataset, folder / "out", folder / "work", "--output-resolution", "1.5", "--model", "cubic", "--save-cubic"
-    )
+        dataset, folder / "out", folder / "work", "--output-resolution", "1.5", "--model", "cubic", "--save-cubic",
+        "--save-tensor",
+    )  # fmt: skip
     return folder, code, before
 
 
@@ -71,6 +74,8 @@ def test_it_ends_well_and_leaves_the_input_alone(finished, dataset):
         *(f"dwi/sub-01_ses-1_desc-orig_{suffix}.nii.gz" for suffix in ("FA", "ADC", "colFA")),
         *(f"dwi/sub-01_ses-1_res-1p5_desc-sr_{suffix}.nii.gz" for suffix in ("FA", "ADC", "colFA")),
         *(f"dwi/sub-01_ses-1_desc-departure_dwimap{end}" for end in (".nii.gz", ".json")),
+        *(f"dwi/sub-01_ses-1_model-tensor_param-{param}_desc-orig_dwimap.nii.gz" for param in TENSOR_PARTS),
+        *(f"dwi/sub-01_ses-1_res-1p5_model-tensor_param-{param}_desc-sr_dwimap.nii.gz" for param in TENSOR_PARTS),
         "dwi/sub-01_ses-1_desc-tensor_stats.tsv",
         "dwi/sub-01_ses-1_desc-tensor_stats.json",
     ],
@@ -126,6 +131,20 @@ def test_the_report_and_the_record_tell_what_was_done(finished):
     assert (folder / "out" / "CITATION.md").read_text().startswith("# Methods")
 
 
+@needs_browser
+def test_a_browser_opens_the_report_without_a_network_or_a_complaint(finished, tmp_path):
+    folder, _, _ = finished
+    browser = Browser(tmp_path)
+    try:
+        browser.open(folder / "out" / "sub-01.html", width=390, phone=True, dark=True)
+        assert browser.complaints == []
+        assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+        assert browser.run("[...document.images].every((image) => image.alt && image.naturalWidth > 0)")
+        assert browser.run("document.querySelectorAll('.missing').length") == 0
+    finally:
+        browser.close()
+
+
 def test_logs_hold_the_options_and_no_crash(finished):
     folder, _, _ = finished
     names = sorted(path.suffix for path in (folder / "out" / "logs").iterdir())
@@ -137,8 +156,9 @@ def test_a_second_run_does_nothing(finished, dataset, capsys):
     before = {name: digest for name, digest in contents(folder / "out").items() if not name.startswith("logs")}
     times = {file: file.stat().st_mtime_ns for file in (folder / "out" / "sub-01").rglob("*") if file.is_file()}
     code = run(
-        dataset, folder / "out", folder / "work", "--output-resolution", "1.5", "--model", "cubic", "--save-cubic"
-    )
+        dataset, folder / "out", folder / "work", "--output-resolution", "1.5", "--model", "cubic", "--save-cubic",
+        "--save-tensor",
+    )  # fmt: skip
     assert code == 0
     assert before == {name: digest for name, digest in contents(folder / "out").items() if not name.startswith("logs")}
     assert times == {file: file.stat().st_mtime_ns for file in times}

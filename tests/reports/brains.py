@@ -7,6 +7,13 @@ import numpy as np
 
 from bids_sr.reports.figures import Anatomy, Panel
 
+FAILED = {
+    "schema": 1,
+    "status": "failed",
+    "label": "sub-01 dir-PA",
+    "error": {"message": "16 b-values for 17 volumes", "node": "gradients", "crash_file": "logs/crash-1.txt"},
+}
+
 AFFINE = np.array([[-2.0, 0, 0, 20], [0, 2.0, 0, -22], [0, 0, 3.0, -18], [0, 0, 0, 1]])
 
 

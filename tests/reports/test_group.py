@@ -1,7 +1,6 @@
 """The group's page shows the numbers of the tables, names what stands out, and runs nothing that it was given."""
 
 import re
-import shutil
 import subprocess
 
 import pytest
@@ -10,6 +9,7 @@ from bids_sr.evaluation.group import judge
 from bids_sr.reports.charts import number
 from bids_sr.reports.group import render_group_report, verdict
 from bids_sr.results import Place, Problem, SeriesResult, cells_of
+from tests.browser import PROGRAM, needs_browser
 from tests.made_results import tensor_rows
 from tests.reports.test_html import Page
 
@@ -172,13 +172,13 @@ document.title = "drove " + said.join("|");
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium to open the page with")
+@needs_browser
 def test_a_browser_sorts_and_filters_the_table_with_no_complaint(tmp_path):
     page = tmp_path / "group.html"
     text = render([*crowd(), result("sub-30", 30, factor=1.6), result("sub-31", 31, t1w_agreement=float("nan"))])
     page.write_text(text.replace("</body>", DRIVE + "</body>"), encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    command = ["chromium", *flags, "--enable-logging=stderr", f"--user-data-dir={tmp_path}/profile"]
+    command = [PROGRAM, *flags, "--enable-logging=stderr", f"--user-data-dir={tmp_path}/profile"]
     run = subprocess.run(
         [*command, "--window-size=500,900", "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=180
     )

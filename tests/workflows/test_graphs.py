@@ -1,14 +1,17 @@
 """The graph holds the stages that the series needs, and the scheduler sees what each takes."""
 
 import dataclasses
+import re
 
+import nibabel as nib
+import numpy as np
 import pytest
 from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine.utils import generate_expanded_graph
 
 from bids_sr.geometry import Grid, target_grid
 from bids_sr.models.registry import CUBIC
-from bids_sr.workflows.participant import init_participant_wf
+from bids_sr.workflows.participant import _t1w_fields, init_participant_wf
 from bids_sr.workflows.plan import opening_record
 
 TRAINED = dataclasses.replace(CUBIC, name="trained", scale_range=(1.0, 4.0))
@@ -43,6 +46,20 @@ def test_a_series_with_a_t1w_is_registered_restored_interpolated_fitted_saved_an
 
 def test_the_interpolation_is_saved_when_asked_for(make_plan):
     assert "derivatives.save_cubic" in stages(make_plan(TRAINED, options={"save_cubic": True}))
+
+
+def test_the_tensor_is_kept_and_saved_when_asked_for(make_plan):
+    plain = stages(make_plan(TRAINED))
+    assert not {"derivatives.save_tensor_orig", "derivatives.save_tensor_sr"} & set(plain)
+    assert not plain["tensor.fit_sr"].inputs.keep_elements
+    asked = stages(make_plan(TRAINED, options={"save_tensor": True}))
+    assert asked["tensor.fit_acquired"].inputs.keep_elements and asked["tensor.fit_sr"].inputs.keep_elements
+    names = [name.rpartition("/")[2] for name in asked["derivatives.save_tensor_sr"].inputs.out_files]
+    assert names[0].endswith("_model-tensor_param-tensor_desc-sr_dwimap.nii.gz")
+    assert [re.search("param-(.*?)_", name)[1] for name in names] == ["tensor", "evals", "evecs"]
+    assert "derivatives.save_tensor_cubic" not in asked
+    both = stages(make_plan(TRAINED, options={"save_tensor": True, "save_cubic": True}))
+    assert "derivatives.save_tensor_cubic" in both
 
 
 def test_interpolation_as_the_model_is_computed_once(make_plan):
@@ -100,8 +117,11 @@ def test_without_a_t1w_a_model_that_uses_it_gets_none(make_plan):
     assert not isdefined(node.inputs.t1w_file)
 
 
-def test_a_given_mask_reaches_its_stage(make_plan, series):
-    assert stages(make_plan(mask=series.dwi))["preprocess.mask"].inputs.given_file == str(series.dwi)
+def test_a_given_mask_reaches_its_stage(make_plan, series, tmp_path):
+    acquired = nib.load(series.dwi)
+    mask = tmp_path / "in" / "sub-01" / "dwi" / "mask.nii"
+    nib.Nifti1Image(np.ones(acquired.shape[:3], np.uint8), acquired.affine).to_filename(mask)
+    assert stages(make_plan(mask=mask))["preprocess.mask"].inputs.given_file == str(mask)
 
 
 def test_only_the_network_takes_the_gpu_and_only_one_slot_of_it(make_plan):
@@ -237,3 +257,16 @@ def test_memory_of_the_guards_grows_with_both_grids(make_plan):
     assert stages(small)["guard"].mem_gb < stages(large)["guard"].mem_gb
     assert stages(small)["guard"].mem_gb < stages(with_grid(small, (64, 64, 40)))["guard"].mem_gb
     assert stages(make_plan(TRAINED))["guard"].mem_gb < stages(make_plan(GUIDED))["guard"].mem_gb
+
+
+@pytest.mark.parametrize(
+    ("t1w", "fields"),
+    [
+        ({}, {}),
+        ({"used": True, "reason": ""}, {"T1wUsed": True}),
+        ({"used": False, "reason": "it is blank"}, {"T1wUsed": False, "T1wNotUsedBecause": "it is blank"}),
+    ],
+)
+def test_the_sidecar_of_the_restored_series_says_whether_the_t1w_took_part(make_plan, t1w, fields):
+    assert _t1w_fields(t1w) == fields
+    assert not stages(make_plan(TRAINED))["derivatives.save_sr"].inputs.optional
