@@ -42,6 +42,7 @@ from benchmarks.table_layout import markdown
 from bids_sr import __version__
 from bids_sr.geometry import Grid, points_in
 from bids_sr.inference import upsampler
+from bids_sr.inference.device import use_processors
 from bids_sr.inference.memory import multiply_adds
 from bids_sr.models.base import GUIDE_CHANNELS, Encoded, Lattice
 from bids_sr.models.csr_dmri import CsrDmri
@@ -283,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.device.type == "cuda" and not torch.cuda.is_available():
         print("No GPU was found; the rates of one cannot be measured here.", file=sys.stderr)
         return 2
-    torch.set_num_threads(options.threads)
+    use_processors(options.threads)
     for name in options.models:
         model, card = load_model(name, options.device)
         assert isinstance(model, CsrDmri), f"{name} is not a CSR-dMRI network"

@@ -2,7 +2,7 @@
 
 import sys
 
-from bids_sr.cli.app import main
+from bids_sr.cli.app import console
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(console())

@@ -195,6 +195,10 @@ _ARCHITECTURES = {
     "rdn": "a residual dense network [@rdn] on the interpolated volume",
     "dcsrn": "DCSRN, a densely connected network on the interpolated volume",
     "rescnn3d": "ResCNN3D, a residual network on the interpolated volume",
+    "srcnn3d": "SRCNN in three dimensions, three convolutions that correct the interpolated volume",
+    "vdsr3d": "VDSR in three dimensions, a deep network that corrects the interpolated volume",
+    "mdcsrn": "mDCSRN, densely connected blocks that correct the interpolated volume",
+    "unet3d": "a three-dimensional U-Net that corrects the interpolated volume",
 }
 
 

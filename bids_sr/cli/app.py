@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shlex
+import signal
 import sys
 import tomllib
 import traceback
@@ -69,6 +70,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return _report(f"{reason} (this is a bug; run with -v for the traceback)", EXIT_BUG, words)
+
+
+def console() -> int:
+    """Run the app as a process: `main`, of which a signal never leaves the status to the system.
+
+    Without it, SIGTERM would end in a status of its own while Python starts, and after the work while it ends.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    code = main()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    return code
 
 
 def _run(config: Config) -> int:
@@ -187,7 +200,7 @@ def _add_restoration(group: argparse._ArgumentGroup) -> None:
         help="new voxels per acquired voxel instead, from 1 to 4: one number, or three",
     )
     group.add_argument(
-        "--model", default="default", metavar="NAME", help="model, or path of a model card (%(default)s)"
+        "--model", type=_model, default="default", metavar="NAME", help="model, or path of a model card (%(default)s)"
     )
     group.add_argument(
         "--b0-threshold", type=float, default=50.0, metavar="B",
@@ -355,6 +368,13 @@ def _analysis_level(text: str) -> str:
     if text not in ANALYSIS_LEVELS:
         raise argparse.ArgumentTypeError(f"{text!r} is not an analysis level; there are {', '.join(ANALYSIS_LEVELS)}")
     return text
+
+
+def _model(text: str) -> str:
+    """A name, or the absolute path of a card, because stages run in folders of their own."""
+    # As in `bids_sr.models.registry`, which takes a second to import.
+    card = text.removesuffix("@target")
+    return str(_path(card)) + text[len(card) :] if Path(card).suffix == ".json" and Path(card).is_file() else text
 
 
 def _named_path(text: str) -> tuple[str, Path]:

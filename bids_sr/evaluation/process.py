@@ -140,9 +140,9 @@ def _restore(order: Order, folder: Path, progress: Progress) -> Cost:
     """Restore and measure; what the new process does."""
     import torch
 
-    from bids_sr.inference.device import resolve_device
+    from bids_sr.inference.device import resolve_device, use_processors
 
-    torch.set_num_threads(order.threads)
+    use_processors(order.threads)
     device = resolve_device(order.device)
     volumes = _volumes(order, folder, device)
     start = time.perf_counter()

@@ -105,7 +105,8 @@ def _grid_work(model: GridNetwork, source_box: Shape, cell: tuple[float, float, 
     computed, alive = _in_slabs(model.network, fine)
     # The interpolated channels, one of them twice, the result in parts and whole; later its coefficients (float64).
     kept = float(np.prod(fine)) * (n_channels + 3)
-    return Work(computed * multiply_adds(model.network), alive * model.network.live + kept)
+    operations = computed * multiply_adds(model.network) * model.network.density
+    return Work(operations, alive * model.network.live + kept)
 
 
 def multiply_adds(module: nn.Module) -> float:

@@ -18,7 +18,7 @@ from bids_sr.dwi.t1w import T1wImage, t1w_channel
 from bids_sr.evaluation.benchmark import Degraded, Reference
 from bids_sr.evaluation.self_check import SelfCheck, self_check, verdict, volumes_to_check
 from bids_sr.geometry import Grid
-from bids_sr.inference.device import resolve_device
+from bids_sr.inference.device import resolve_device, use_processors
 from bids_sr.inference.upsampler import restore_volumes
 from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec, load_array, load_grid, load_mask
 from bids_sr.interfaces.failure import Failure
@@ -72,7 +72,7 @@ class RunSelfCheck(CoreInterface):
     def _check(self) -> tuple[SelfCheck, NDArray[np.int64]]:
         """The check, and which volumes it was done with."""
         given = self.inputs
-        torch.set_num_threads(given.num_threads)
+        use_processors(given.num_threads)
         torch.manual_seed(given.random_seed)
         image = nib.load(given.dwi_file)
         gradients = read_gradients(Path(given.bval_file), Path(given.bvec_file))

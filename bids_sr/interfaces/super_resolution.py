@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bids_sr.dwi.gradients import read_bvals
 from bids_sr.dwi.t1w import T1wImage
 from bids_sr.geometry import Grid
-from bids_sr.inference.device import resolve_device
+from bids_sr.inference.device import resolve_device, use_processors
 from bids_sr.inference.shown_t1w import ShownT1w, show_t1w
 from bids_sr.inference.upsampler import restore_volumes
 from bids_sr.interfaces.core import (
@@ -77,7 +77,7 @@ class Restore(CoreInterface):
         image = nib.load(self.inputs.dwi_file)
         target = as_grid(self.inputs.target_shape, self.inputs.target_affine)
         device = resolve_device(self.inputs.device)
-        torch.set_num_threads(self.inputs.num_threads)
+        use_processors(self.inputs.num_threads)
         torch.manual_seed(self.inputs.random_seed)
         model, card = load_model(self.inputs.model, device)
         grid, mask = Grid.of(image), load_mask(self.inputs.mask_file)

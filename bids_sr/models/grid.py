@@ -7,13 +7,30 @@ import torch
 from torch import Tensor
 
 from bids_sr.models.base import Encoded, Lattice, TrainableModel, grid_shape
-from bids_sr.models.convolutional import DCSRN, ConvolutionalNetwork, InterpolatedRDN, ResCNN3D
+from bids_sr.models.convolutional import (
+    DCSRN,
+    MDCSRN,
+    SRCNN3D,
+    VDSR3D,
+    ConvolutionalNetwork,
+    InterpolatedRDN,
+    ResCNN3D,
+    UNet3D,
+)
 from bids_sr.models.interpolation import SPLINE_RADIUS, encode_splines, query_splines
 from bids_sr.models.slabs import run_in_slabs
 from bids_sr.splines import spline_weights
 
 #: Networks by their names in cards and presets.
-NETWORKS: dict[str, type[ConvolutionalNetwork]] = {"dcsrn": DCSRN, "rescnn3d": ResCNN3D, "rdn": InterpolatedRDN}
+NETWORKS: dict[str, type[ConvolutionalNetwork]] = {
+    "dcsrn": DCSRN,
+    "rescnn3d": ResCNN3D,
+    "rdn": InterpolatedRDN,
+    "srcnn3d": SRCNN3D,
+    "vdsr3d": VDSR3D,
+    "mdcsrn": MDCSRN,
+    "unet3d": UNet3D,
+}
 
 
 class GridNetwork(TrainableModel):

@@ -63,6 +63,9 @@ class ResidualDenseNetwork(nn.Module):
         Features per voxel of the result. The paper's: 128.
     """
 
+    #: Slabs of a volume may begin anywhere, see `bids_sr.models.slabs.Sliceable`.
+    alignment = 1
+
     def __init__(
         self,
         channels: int,

@@ -139,7 +139,8 @@ def build_model(architecture: str, arguments: Mapping[str, Any], n_channels: int
 
     Parameters
     ----------
-    architecture : {"csr_dmri", "dcsrn", "rescnn3d", "rdn"}
+    architecture : str
+        "csr_dmri", or one of `bids_sr.models.grid.NETWORKS`.
     arguments : mapping
         Of `CsrDmri`; or of the network in `bids_sr.models.grid`, and `scale` of `GridNetwork`.
     n_channels : int

@@ -20,10 +20,13 @@ class Sliceable(Protocol):
         How many voxels around a voxel can change its result.
     live : int
         Values per voxel that are held at once when it runs without gradients.
+    alignment : int
+        A part of a volume gives what the volume gives if it begins at a multiple of this along each axis.
     """
 
     radius: int
     live: int
+    alignment: int
 
     def __call__(self, volumes: Tensor) -> Tensor:
         """What the network gives, (N, F, h, w, d)."""
@@ -45,11 +48,12 @@ def plan_slabs(shape: tuple[int, ...], network: Sliceable, budget: int | None = 
 
     They hold at most `budget` values (`SLAB_VALUES`), unless half of a slab would then be its surroundings.
     """
-    length = max(shape)
+    length, step = max(shape), network.alignment
     fitting = int((budget or SLAB_VALUES) / (network.live * math.prod(shape) / length))
-    thickness = length if fitting >= length else max(fitting - 2 * network.radius, 2 * network.radius)
+    around = 2 * network.radius + step - 1
+    thickness = length if fitting >= length else max(fitting - around, 2 * network.radius)
     return [
-        Slab(start, stop, max(0, start - network.radius), min(length, stop + network.radius))
+        Slab(start, stop, max(0, start - network.radius) // step * step, min(length, stop + network.radius))
         for start in range(0, length, thickness)
         for stop in [min(length, start + thickness)]
     ]

@@ -165,7 +165,9 @@ def _check_same(checkpoint: Path, name: str, before: Any, now: Any) -> None:
     """Refuse to go on with other data or settings than those of the checkpoint."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
-            _check_same(checkpoint, f"{name}.{key}", before.get(key), now.get(key))
+            # A setting that there was not then does nothing while it is off.
+            if key in before or now[key]:
+                _check_same(checkpoint, f"{name}.{key}", before.get(key), now.get(key))
     elif before != now:
         problem = f"it is of another training: {name} was {before}, and is {now} now"
         raise TrainingDataError(where=checkpoint, problem=problem)

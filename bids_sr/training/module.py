@@ -60,7 +60,7 @@ class Restoration(lightning.LightningModule):
 
     def _grid(self, batch: Batch) -> Grid | None:
         """The fine grid of a batch if the loss needs it; on a GPU, looking costs a wait."""
-        return fine_grid(batch.channels, batch.cell, batch.points.shape[1]) if self.loss.fourier else None
+        return fine_grid(batch.channels, batch.cell, batch.points.shape[1]) if self.loss.of_patches else None
 
     def configure_optimizers(self) -> Any:
         """Adam with the learning rate as a function of the step."""

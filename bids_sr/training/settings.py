@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import torch
 
 from bids_sr.errors import BidsSrError, TrainingDataError
+from bids_sr.evaluation.metrics import WINDOW
 from bids_sr.models.base import Signal
 from bids_sr.models.grid import NETWORKS
 from bids_sr.models.registry import build_model, preset_file
@@ -30,6 +31,8 @@ class Loss:
         Of the mean modulus of the error's spectrum, see `bids_sr.training.losses.fourier_l1`.
     fourier_norm : {"backward", "ortho"}
         Of that spectrum. With "backward" the term grows with the root of the number of voxels, with "ortho" not.
+    ssim : float
+        Of one minus the mean structural similarity, see `bids_sr.training.losses.dissimilarity`.
 
     Raises
     ------
@@ -41,10 +44,16 @@ class Loss:
     l2: float = 0.0
     fourier: float = 0.0
     fourier_norm: Literal["backward", "ortho"] = "backward"
+    ssim: float = 0.0
+
+    @property
+    def of_patches(self) -> tuple[str, ...]:
+        """The terms with a weight that compare whole patches instead of points."""
+        return tuple(name for name in ("fourier", "ssim") if getattr(self, name) > 0)
 
     def __post_init__(self) -> None:
         """Refuse weights that mean nothing."""
-        weights = (self.l1, self.l2, self.fourier)
+        weights = (self.l1, self.l2, self.fourier, self.ssim)
         if min(weights) < 0 or max(weights) == 0:
             raise TrainingDataError(where="[loss]", problem="weights must not be negative, and not all zero")
 
@@ -180,8 +189,12 @@ class TrainingSettings:
             raise TrainingDataError(where="[patches]", problem=problem)
         if self.patches.points == 0 and self.signal.guided:
             raise TrainingDataError(where="[patches]", problem="a guided network needs points > 0")
-        if self.patches.points > 0 and self.loss.fourier > 0:
-            raise TrainingDataError(where="[loss]", problem="the fourier term needs whole patches: points = 0")
+        if self.patches.points > 0 and self.loss.of_patches:
+            problem = f"the {self.loss.of_patches[0]} term needs whole patches: points = 0"
+            raise TrainingDataError(where="[loss]", problem=problem)
+        if self.loss.ssim > 0 and round(self.patches.patch * self.patches.scale_range[0]) < WINDOW:
+            problem = f"the ssim term needs fine patches of {WINDOW} voxels and more: a larger patch or scale"
+            raise TrainingDataError(where="[loss]", problem=problem)
         if self.optimization.freeze_encoder and self.architecture != "csr_dmri":
             problem = f"freeze_encoder: {self.architecture} has no encoder apart from its decoder"
             raise TrainingDataError(where="[optimization]", problem=problem)

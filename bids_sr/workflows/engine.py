@@ -19,7 +19,7 @@ from typing import Any
 
 from bids_sr.config import Config
 from bids_sr.errors import BidsSrError, DiskFullError, NoRecordsError, ResourceMonitorError, is_disk_full
-from bids_sr.interfaces.failure import is_memory_error
+from bids_sr.interfaces.failure import Failure, is_memory_error
 from bids_sr.records import (
     failed_record,
     is_finished,
@@ -406,7 +406,7 @@ def write_reports(config: Config, subjects: Sequence[str]) -> int:
     Returns
     -------
     int
-        0, or 1 where a report could not be written.
+        0, or what the failure asks for where a report could not be written.
     """
     from bids_sr.bids.outputs import OutputLayout
     from bids_sr.reports.html import write_subject_report
@@ -419,8 +419,10 @@ def write_reports(config: Config, subjects: Sequence[str]) -> int:
             write_subject_report(subject, records, layout.report(subject), figures_dir)
             logger.info("Report: %s", layout.report(subject))
         except Exception as error:
-            code = 1
-            logger.error("sub-%s: the report could not be written; its results are not affected: %s", subject, error)
+            failure = Failure.of(error)
+            code = max(code, failure.exit_code)
+            told = "sub-%s: the report could not be written; its results are not affected: %s"
+            logger.error(told, subject, failure.message)
             logger.debug("%s", traceback.format_exc())
     return code
 

@@ -269,3 +269,24 @@ class TestDryRun:
         _, printed = dry_run(capsys, "--scale", "2", "--bids-filter-file", "f.json")
         assert "sub-01" in printed.out
         assert "sub-02" not in printed.out
+
+
+def test_a_signal_after_the_work_leaves_its_status():
+    code = (
+        "import os, signal, sys\nfrom bids_sr.cli import app\napp.main = lambda: 7\n"
+        "code = app.console()\n"
+        "for number in (signal.SIGTERM, signal.SIGINT): os.kill(os.getpid(), number)\n"
+        "sys.exit(code)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 7
+
+
+def test_a_model_is_looked_for_where_the_command_is_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.json").write_text("{}")
+    words = ["raw", "out", "participant", "--scale", "2", "--model"]
+    (tmp_path / "raw").mkdir()
+    assert parse_args([*words, "mine.json"]).model == str(tmp_path / "mine.json")
+    assert parse_args([*words, "mine.json@target"]).model == f"{tmp_path / 'mine.json'}@target"
+    assert parse_args([*words, "light"]).model == "light"
+    assert parse_args([*words, "other.json"]).model == "other.json"

@@ -52,9 +52,8 @@ class Place:
 
 def start(words: Sequence[str], before: str = "", limits: Callable[[], None] | None = None) -> subprocess.Popen:
     """Start the program in a session of its own, after some Python that changes it."""
-    code = (
-        f"import sys\nif __name__ == '__main__':\n{before}\n    from bids_sr.cli.app import main\n    sys.exit(main())"
-    )
+    ended = "from bids_sr.cli.app import console\n    sys.exit(console())"
+    code = f"import sys\nif __name__ == '__main__':\n{before}\n    {ended}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     program = ["-m", "bids_sr"] if not before else ["-c", code]
     return subprocess.Popen(

@@ -1,5 +1,9 @@
 """A GPU that was asked for and is not there is an error, never a silent fall-back."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -26,3 +30,23 @@ def test_the_gpus_of_another_machine_are_named(monkeypatch):
     assert resolve_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(DeviceError, match="only 2"):
         resolve_device("cuda:2")
+
+
+#: Prints how many pages the system gave out while arrays of 64 MB came and went.
+PAGES = """
+import resource
+import numpy as np
+from bids_sr.inference.device import use_processors
+use_processors(1)
+np.ones(2**23)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    np.ones(2**23)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of glibc")
+def test_freed_memory_is_used_again():
+    result = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True)
+    assert int(result.stdout) < 1000

@@ -21,6 +21,10 @@ SMALL_NETWORKS = {
     "dcsrn": {"first": 32, "growth": 16, "units": 2},
     "rescnn3d": {"features": 32, "blocks": 1, "layers": 2},
     "rdn": {"features": 32, "growth": 16, "blocks": 1, "layers": 2},
+    "srcnn3d": {"features": 16, "mapping": 8, "kernels": [5, 1, 3]},
+    "vdsr3d": {"features": 16, "layers": 4},
+    "mdcsrn": {"growth": 8, "blocks": 2, "units": 2},
+    "unet3d": {"features": 16},
 }
 #: Few layers, so that the test is fast; memory is a matter of their width.
 MEASURED = {
@@ -28,6 +32,10 @@ MEASURED = {
     "dcsrn": {"first": 32, "growth": 32, "units": 2},
     "rescnn3d": {"features": 40, "blocks": 1, "layers": 2},
     "rdn": {"features": 32, "growth": 16, "blocks": 1, "layers": 2},
+    "srcnn3d": {"features": 64, "mapping": 64, "kernels": [3, 3, 3]},
+    "vdsr3d": {"features": 64, "layers": 3},
+    "mdcsrn": {"growth": 16, "blocks": 2, "units": 2},
+    "unet3d": {"features": 32, "levels": 2},
 }
 
 
@@ -83,7 +91,7 @@ def test_guidance_costs_the_operations_that_it_takes():
 
 @pytest.mark.parametrize("scale", [None, 2])
 @pytest.mark.parametrize("slab_values", [10**9, 1], ids=["whole", "slabs"])
-@pytest.mark.parametrize("architecture", ["dcsrn", "rescnn3d", "rdn"])
+@pytest.mark.parametrize("architecture", SMALL_NETWORKS)
 def test_the_operations_of_a_grid_network_are_counted_on_the_fine_grid(architecture, scale, slab_values, monkeypatch):
     monkeypatch.setattr(slabs, "SLAB_VALUES", slab_values)
     arguments = {"scale": scale, **SMALL_NETWORKS[architecture]}

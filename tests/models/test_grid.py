@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from bids_sr.models.base import Lattice
-from bids_sr.models.convolutional import DCSRN, InterpolatedRDN, ResCNN3D
+from bids_sr.models.convolutional import InterpolatedRDN
 from bids_sr.models.grid import GridNetwork, interpolate, working_grid
 from bids_sr.models.interpolation import CubicSpline
+from tests.models.networks import SMALL, small
 
 ANYWHERE = Lattice((0.0, 0.0, 0.0), (0.5, 0.5, 0.5))
 
@@ -18,17 +19,6 @@ ANYWHERE = Lattice((0.0, 0.0, 0.0), (0.5, 0.5, 0.5))
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)
-
-
-def networks(channels=2):
-    torch.manual_seed(0)
-    dcsrn = DCSRN(channels, first=4, growth=4, units=2)
-    dcsrn(torch.randn(2, channels, 6, 6, 6) * 3 + 1)
-    return [
-        dcsrn.eval(),
-        ResCNN3D(channels, features=4, blocks=1, layers=2).eval(),
-        InterpolatedRDN(channels, features=4, growth=4, blocks=1, layers=2).eval(),
-    ]
 
 
 def silent(channels=1):
@@ -44,7 +34,7 @@ def voxels_of(lattice, shape):
 @torch.inference_mode()
 @pytest.mark.parametrize("scale", [None, 2, 2.5])
 def test_at_its_voxels_a_model_gives_what_the_network_gave(scale):
-    network, channels = networks()[1], torch.rand(2, 2, 6, 7, 5)
+    network, channels = small("rescnn3d"), torch.rand(2, 2, 6, 7, 5)
     lattice = Lattice((0.1, -0.2, 3.3), (0.4, 0.5, 0.8))
     model = GridNetwork(network, scale)
     encoded = model.encode(channels, lattice)
@@ -58,13 +48,13 @@ def test_at_its_voxels_a_model_gives_what_the_network_gave(scale):
 
 
 @torch.inference_mode()
-def test_training_and_inference_agree():
-    for network in networks():
-        channels, model = torch.rand(2, 2, 5, 5, 5), GridNetwork(network, 3)
-        nodes, shape = working_grid((5, 5, 5), ANYWHERE, 3)
-        points, cell = voxels_of(nodes, shape), torch.full((3,), 1 / 3)
-        trained = model(channels, points.expand(2, -1, -1), cell.expand(2, -1))
-        np.testing.assert_allclose(model.query(model.encode(channels, ANYWHERE), points, cell), trained, atol=2e-5)
+@pytest.mark.parametrize("name", SMALL)
+def test_training_and_inference_agree(name):
+    channels, model = torch.rand(2, 2, 5, 5, 5), GridNetwork(small(name), 3)
+    nodes, shape = working_grid((5, 5, 5), ANYWHERE, 3)
+    points, cell = voxels_of(nodes, shape), torch.full((3,), 1 / 3)
+    trained = model(channels, points.expand(2, -1, -1), cell.expand(2, -1))
+    np.testing.assert_allclose(model.query(model.encode(channels, ANYWHERE), points, cell), trained, atol=2e-5)
 
 
 def test_patches_of_a_batch_may_be_asked_at_different_places():
@@ -117,8 +107,9 @@ def test_without_a_scale_the_network_runs_on_the_lattice_asked_for():
 
 
 @torch.inference_mode()
-def test_what_lies_beyond_the_radius_changes_nothing():
-    model, channels = GridNetwork(networks()[1], 2), torch.rand(1, 2, 40, 5, 5)
+@pytest.mark.parametrize("name", SMALL)
+def test_what_lies_beyond_the_radius_changes_nothing(name):
+    model, channels = GridNetwork(small(name), 2), torch.rand(1, 2, 40, 5, 5)
     point = torch.tensor([[2.3, 2, 2]])
     value = model.query(model.encode(channels, ANYWHERE), point, torch.full((3,), 0.5))
     channels[:, :, 3 + model.radius :] += 1

@@ -19,6 +19,7 @@ from bids_sr.models.registry import (
     read_card,
     save_model,
 )
+from tests.models.networks import SMALL
 
 ARGUMENTS = {"features": 4, "growth": 4, "blocks": 1, "layers": 1, "feature_channels": 4, "hidden": 4}
 GRID_ARGUMENTS = {"scale": 3, "features": 4, "blocks": 1, "layers": 1}
@@ -48,8 +49,8 @@ def grid_card_file(tmp_path):
     [
         ("csr_dmri", ARGUMENTS),
         ("rescnn3d", GRID_ARGUMENTS),
-        ("dcsrn", {"first": 4, "growth": 4, "units": 1}),
         ("rdn", {"features": 4, "growth": 4, "blocks": 1, "layers": 1, "residual": True}),
+        *SMALL.items(),
     ],
 )
 def test_what_was_saved_is_loaded(tmp_path, architecture, arguments):

@@ -1,6 +1,7 @@
 """A training that goes on from a checkpoint comes to the weights of one that was never cut."""
 
 import dataclasses
+import json
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from bids_sr.errors import TrainingDataError
 from bids_sr.models.registry import load_model, read_card
 from bids_sr.training.checkpoints import checkpoints_in, find_checkpoint, requeued_checkpoint
 from bids_sr.training.run import train
+from bids_sr.training.settings import Loss
 from tests.training.trainings import CPU, SCANS, SETTINGS, assert_equal, changed, trained
 
 
@@ -102,6 +104,17 @@ def test_a_checkpoint_of_another_training_is_refused(finished, tmp_path, setting
     with pytest.raises(TrainingDataError, match=problem):
         trained(settings, tmp_path, resume=finished[0])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_setting_that_came_later_keeps_no_training_from_going_on_unless_it_is_used(finished, tmp_path):
+    content = torch.load(finished[0] / "checkpoints" / "step-00000012.ckpt", weights_only=True)
+    card = json.loads(content["bids_sr_card"])
+    del card["training"]["loss"]["l2"]
+    torch.save({**content, "bids_sr_card": json.dumps(card)}, tmp_path / "old.ckpt")
+    assert_equal(trained(SETTINGS, tmp_path / "out", resume=tmp_path / "old.ckpt"), finished[1])
+    with_it = dataclasses.replace(SETTINGS, loss=Loss(l2=0.5))
+    with pytest.raises(TrainingDataError, match=r"loss\.l2 was None, and is 0\.5"):
+        trained(with_it, tmp_path / "other", resume=tmp_path / "old.ckpt")
 
 
 def test_a_checkpoint_of_other_scans_is_refused(finished, tmp_path):

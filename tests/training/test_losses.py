@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.metrics import structural_similarity
 
 from bids_sr.errors import TrainingDataError
-from bids_sr.training.losses import fine_grid, fourier_l1, loss_terms
+from bids_sr.training.losses import DYNAMIC_RANGE, dissimilarity, fine_grid, fourier_l1, loss_terms
 from bids_sr.training.settings import Loss
 
 GRID = (4, 6, 5)
@@ -95,6 +96,70 @@ def test_terms_without_weight_are_not_computed():
 def test_the_fourier_term_is_refused_without_whole_patches(grid):
     with pytest.raises(TrainingDataError, match="points = 0"):
         loss_terms(torch.zeros(1, 7), torch.ones(1, 7), grid, Loss(fourier=0.01))
+
+
+WIDE = (8, 10, 9)
+
+
+def images(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two patches with a signal, and versions of them with noise and another contrast, (2, voxels)."""
+    truth = 0.8 + 0.4 * patches(seed, 2, 8 * 10 * 9)
+    return 0.9 * truth + 0.05 + 0.2 * patches(seed + 1, *truth.shape), truth
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6))
+def test_the_ssim_term_is_that_of_scikit_image(seed):
+    restored, truth = images(seed)
+    expected = [
+        structural_similarity(
+            one.double().numpy().reshape(WIDE), other.double().numpy().reshape(WIDE), data_range=DYNAMIC_RANGE
+        )
+        for one, other in zip(restored, truth, strict=True)
+    ]
+    assert dissimilarity(restored, truth, WIDE).item() == pytest.approx(1 - np.mean(expected), abs=1e-5)
+
+
+def test_of_equal_patches_the_dissimilarity_is_zero_and_stays_finite_where_nothing_is_there():
+    _, truth = images(3)
+    assert dissimilarity(truth, truth, WIDE).item() == pytest.approx(0, abs=1e-6)
+    nothing = torch.zeros(1, 8 * 10 * 9, requires_grad=True)
+    dissimilarity(nothing, torch.zeros_like(nothing), WIDE).backward()
+    assert nothing.grad.isfinite().all()
+
+
+def test_its_gradient_is_that_of_finite_differences_and_leads_to_the_truth():
+    restored, truth = images(5)
+    restored.requires_grad_()
+    dissimilarity(restored, truth, WIDE).backward()
+    direction, step = patches(9, *restored.shape), 1e-2
+    with torch.no_grad():
+        ahead, behind = (dissimilarity(restored + sign * step * direction, truth, WIDE).item() for sign in (1, -1))
+    assert (restored.grad * direction).sum().item() == pytest.approx((ahead - behind) / (2 * step), rel=0.02)
+    found = restored.detach().clone().requires_grad_()
+    optimizer = torch.optim.Adam([found], lr=0.02)
+    for _ in range(100):
+        optimizer.zero_grad()
+        dissimilarity(found, truth, WIDE).backward()
+        optimizer.step()
+    assert (found - truth).abs().mean() < 0.5 * (restored - truth).abs().mean()
+
+
+def test_the_ssim_term_of_half_precision_is_computed_in_full():
+    restored, truth = images(7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        term = dissimilarity(restored.bfloat16(), truth, WIDE)
+    assert term.dtype == torch.float32
+    assert term.item() == pytest.approx(dissimilarity(restored.bfloat16().float(), truth, WIDE).item(), abs=1e-6)
+
+
+def test_the_ssim_term_is_weighted_and_refused_without_whole_patches():
+    restored, truth = images(8)
+    terms = loss_terms(restored, truth, WIDE, Loss(l1=1.0, ssim=0.3))
+    assert set(terms) == {"l1", "ssim", "loss"}
+    assert terms["loss"].item() == pytest.approx(terms["l1"].item() + 0.3 * terms["ssim"].item(), rel=1e-6)
+    with pytest.raises(TrainingDataError, match="the ssim term needs whole patches: points = 0"):
+        loss_terms(restored, truth, None, Loss(ssim=0.3))
 
 
 def test_the_fine_grid_follows_from_patch_and_cell():

@@ -95,7 +95,7 @@ GRID_SETTINGS = TrainingSettings(
     normalization="b0",
     model={"first": 4, "growth": 4, "units": 2, "scale": 2},
     patches=PatchSettings(patch=6, border=0, points=0, scale_range=(2.0, 2.0), isotropic_share=1.0, noise_share=0.0),
-    loss=Loss(l1=0.0, l2=1.0, fourier=0.01),
+    loss=Loss(l1=0.0, l2=1.0, fourier=0.01, ssim=0.1),
     optimization=Optimization(max_steps=5, validate_every=5, batch_size=2, validation_examples=2, ema=0.5),
 )
 
@@ -116,7 +116,7 @@ def test_averaged_weights_are_written_and_normalization_statistics_with_them(tmp
         assert not torch.equal(written[key], steps[-1][f"model.{key}"])
     card = read_card(str(tmp_path / "tiny.json"))
     assert card.training["weights"] == "those of the last step, averaged with a decay of 0.5"
-    assert {"validation_fourier", "validation_l2", "train_fourier"} <= set(card.training["progress"])
+    assert {"validation_fourier", "validation_l2", "validation_ssim", "train_fourier"} <= set(card.training["progress"])
 
 
 def test_it_stops_when_nothing_is_gained_and_the_best_weights_are_kept(tmp_path):

@@ -14,6 +14,8 @@ PUBLISHED = {
     "csr_dmri_paper": 6_285_188, "m2": 6_285_188, "m1": 6_283_460, "m3": 6_283_460, "arssr": 6_283_460,
     "dcsrn_2x": 223_633, "dcsrn_3x": 223_633, "rescnn3d_2x": 1_995_329, "rescnn3d_3x": 1_995_329, "light": 840_161,
 }  # fmt: skip
+#: Networks of other families, widened or narrowed to about the size of `light`.
+FAMILIES = ("srcnn3d", "vdsr3d", "mdcsrn", "unet3d")
 
 
 @pytest.mark.parametrize("name", list_presets())
@@ -28,6 +30,16 @@ def test_every_preset_is_understood_and_described(name):
 def test_networks_are_as_large_as_published(name, parameters):
     settings = load_settings(name)
     assert count_parameters(build_model(settings.architecture, settings.model, len(settings.inputs))) == parameters
+
+
+def test_the_families_differ_in_their_networks_and_not_in_their_budget_or_data():
+    presets = {name: load_settings(name) for name in FAMILIES}
+    for name, preset in presets.items():
+        assert preset.architecture == name
+        assert (preset.inputs, preset.normalization) == (("volume", "t1w"), "shell")
+        assert 0.75e6 < read_card(name).parameters < 0.87e6
+    assert len({(repr(preset.patches), repr(preset.loss)) for preset in presets.values()}) == 1
+    assert len({dataclasses.replace(preset.optimization, learning_rate=1.0) for preset in presets.values()}) == 1
 
 
 def test_the_paper_is_trained_as_the_paper_says():
@@ -93,6 +105,9 @@ def test_the_light_model_stays_what_it_was():
         ("[loss]\nl1 = -1", "[loss]"),
         ("[loss]\nl1 = 0", "not all zero"),
         ("[loss]\nfourier = 0.01", "points = 0"),
+        ("[loss]\nssim = 0.1", "the ssim term needs whole patches: points = 0"),
+        ("[loss]\nssim = 0.1\n[patches]\npoints = 0\npatch = 5", "fine patches of 7 voxels and more"),
+        ("[loss]\nssim = -0.1", "[loss]"),
         ('architecture = "rdn"', "points = 0"),
         ('architecture = "gan"', "gan"),
         ('inputs = ["b0"]', "volume"),
