@@ -22,7 +22,7 @@ def use_processors(threads: int) -> None:
     """Let the models of this process compute with so many threads, in memory that stays with the process.
 
     The C library of Linux gives large arrays back to the system when they are freed, and the system clears every page
-    that it gives out anew: up to a third of the time of encoding a whole brain. What is kept is used again; up to 2 GB
+    that it gives out anew: a quarter of the time of restoring a whole brain. What is kept is used again; up to 2 GB
     of it stay when the work is done. Other C libraries are left as they are.
     """
     import torch
