@@ -1,8 +1,9 @@
-"""How many processors and how much memory this process may use, whatever the machine around it has."""
+"""What this process may use: processors, memory, a home folder, whatever the machine around it has."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -44,6 +45,21 @@ def available_memory_gb(root: Path = Path("/"), environment: Mapping[str, str] =
     """
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([physical, *_cgroup_memory(root), *_scheduler_memory(environment)]) / BYTES_PER_GB
+
+
+def has_home() -> bool:
+    """Whether the user has a home folder, which DIPY and pybids ask for as soon as they are imported."""
+    try:
+        Path.home()
+    except RuntimeError:
+        return False
+    return True
+
+
+def lend_home() -> None:
+    """Let libraries take the folder of temporary files for a home where the user has none, as in many containers."""
+    if not has_home():
+        os.environ["HOME"] = tempfile.gettempdir()
 
 
 def _affinity() -> int:

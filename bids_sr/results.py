@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -219,7 +219,7 @@ def _result(record_file: Path, record: Mapping[str, Any], output_dir: Path) -> S
     if not cells:
         raise DamagedRecordError(reason="it holds no comparison of the tensors")
     outputs = [output_dir / name for name in record["outputs"] if _is_inside(name)]
-    _check_table(record_file, cells, next((file for file in outputs if file.name.endswith(TABLE)), None))
+    _check_table(cells, next((file for file in outputs if file.name.endswith(TABLE)), None))
     check, registration = record.get("self_check") or {}, record.get("registration") or {}
     return SeriesResult(
         Place.of(record_file),
@@ -255,12 +255,12 @@ def cells_of(rows: Sequence[Mapping[str, Any]]) -> dict[Key, dict[str, str]]:
     }
 
 
-def _check_table(record_file: Path, cells: Cells, table: Path | None) -> None:
-    """The table on disk says what the record says, or is that of the same series at another resolution."""
+def _check_table(cells: Cells, table: Path | None) -> None:
+    """The table on disk says what the record says."""
     if table is None:
         raise DamagedRecordError(reason="it names no table of the tensors")
     found = _read_table(table)
-    if found != cells and not any(found == others for others in _other_tables(record_file)):
+    if found != cells:
         problem = "is truncated" if len(found) < len(cells) else "does not say what its record says"
         raise DamagedTableError(table=table.name, problem=f"{problem}, or is being written")
 
@@ -280,18 +280,6 @@ def _read_table(file: Path) -> dict[Key, dict[str, str]]:
         }
         for row in rows
     }
-
-
-def _other_tables(record_file: Path) -> Iterator[Cells]:
-    """Tables of the same series at other resolutions, as their records tell: the last run wrote the file."""
-    place = Place.of(record_file)
-    for file in sorted(record_file.parent.glob(f"{place.series}_{RECORDS}")):
-        if Place.of(file).series != place.series or file == record_file:
-            continue
-        try:
-            yield cells_of(_read_record(file).get("tensor_table") or [])
-        except (InputError, KeyError, TypeError, ValueError, AttributeError):
-            continue
 
 
 def _is_inside(name: str) -> bool:

@@ -57,7 +57,7 @@ def made_record(series: str, resolution: str, rows: list[dict[str, Any]], **part
     folder = "/".join([subject, *(part for part in rest if part.startswith("ses-"))])
     images = [
         f"{folder}/dwi/{series}_res-{resolution}_desc-sr_dwi.nii.gz",
-        f"{folder}/dwi/{series}_desc-tensor_stats.tsv",
+        f"{folder}/dwi/{series}_res-{resolution}_desc-tensor_stats.tsv",
     ]
     return {
         "schema": 1,
@@ -100,9 +100,9 @@ def record_file(out: Path, series: str, resolution: str = "1") -> Path:
     return out / series.split("_")[0] / "figures" / f"{series}_res-{resolution}_desc-record.json"
 
 
-def table_file(out: Path, series: str) -> Path:
+def table_file(out: Path, series: str, resolution: str = "1") -> Path:
     """Where the tensor table of a series without session is."""
-    return out / series.split("_")[0] / "dwi" / f"{series}_desc-tensor_stats.tsv"
+    return out / series.split("_")[0] / "dwi" / f"{series}_res-{resolution}_desc-tensor_stats.tsv"
 
 
 def raw_series(raw: Path, *names: str) -> Path:

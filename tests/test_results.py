@@ -128,8 +128,7 @@ def test_a_failed_series_gives_its_reason(out):
         read_result(record_file(out, NAME), out)
 
 
-def test_the_table_of_the_last_resolution_speaks_for_each(out):
-    """Both runs write one table; the numbers of the earlier one live on in its record."""
+def test_each_resolution_has_a_table_of_its_own(out):
     rows = tensor_rows(seed=99)
     write_result(out, NAME, "2", rows=rows)
     results = read_results(out)
@@ -137,6 +136,9 @@ def test_the_table_of_the_last_resolution_speaks_for_each(out):
     assert not results.problems
     means = [result.number(("FA", "WM", "sr"), "mean") for result in results.series]
     assert means[0] != means[1]
+    table_file(out, NAME, "2").write_bytes(table_file(out, NAME).read_bytes())
+    with pytest.raises(DamagedTableError, match="does not say what its record says"):
+        read_result(record_file(out, NAME, "2"), out)
 
 
 def test_files_outside_the_output_are_not_looked_at(out, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bids_sr import __version__
 from bids_sr.errors import BidsSrError
+from bids_sr.resources import lend_home
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,6 +50,7 @@ def _snr(text: str) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `bids-sr-demo` and return its exit code: 0 done, 2 bad arguments or place, 130 interrupted."""
     options = build_parser().parse_args(argv)
+    lend_home()
     # Imported late: DIPY and SciPy take a second that --help need not wait for.
     from bids_sr.demo.dataset import make_dataset
 

@@ -17,6 +17,7 @@ from bids_sr.geometry import Grid
 from bids_sr.inference.device import resolve_device
 from bids_sr.inference.memory import estimate
 from bids_sr.models.registry import ModelCard
+from bids_sr.workflows.memory import peak_gb
 from bids_sr.workflows.plan import SeriesPlan, card_of_run, check_memory, opening_warnings, sketch_series
 
 
@@ -69,7 +70,6 @@ def run(config: Config) -> int:
 def row_of(plan: SeriesPlan) -> Row:
     """A plan in the words of the table."""
     series, config, card = plan.series, plan.config, plan.card
-    memory = max(plan.restore_gb(card.name), plan.self_check_gb if plan.checks_itself else 0)
     return Row(
         series=series.label,
         volumes=str(plan.n_volumes),
@@ -79,7 +79,7 @@ def row_of(plan: SeriesPlan) -> Row:
         asked=_grid_text(plan.target),
         self_check="yes" if plan.checks_itself else "cannot be done" if config.self_check else "no",
         time=_duration(seconds(plan)),
-        memory=f"{memory:.1f} GB",
+        memory=f"{peak_gb(plan):.1f} GB",
     )
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bids_sr import __version__
 from bids_sr.cli.arguments import OneLineParser
 from bids_sr.errors import BidsSrError, ConfigurationError, InputError, NotWritableError
-from bids_sr.resources import available_cpus
+from bids_sr.resources import available_cpus, lend_home
 
 if TYPE_CHECKING:
     from bids_sr.bids.inputs import DwiSeries
@@ -207,7 +207,9 @@ class _Job:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `bids-sr-evaluate` and return its exit code: 0 done, 2 bad arguments or data, 130 interrupted, 137 killed."""
     try:
-        return _run(build_parser().parse_args(argv))
+        options = build_parser().parse_args(argv)
+        lend_home()
+        return _run(options)
     except BidsSrError as error:
         return _tell(error)
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bids_sr import __version__
 from bids_sr.cli.arguments import OneLineParser
 from bids_sr.errors import BidsSrError, MissingExtraError, MissingPathError, TrainingDataError, UnreadableFileError
-from bids_sr.resources import available_cpus
+from bids_sr.resources import available_cpus, lend_home
 
 if TYPE_CHECKING:
     from bids_sr.models.base import TrainableModel
@@ -152,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     steps = {"pack": pack_datasets, "simulate": simulate_pack, "fit": fit_model, "uncertainty": add_uncertainty}
     try:
         options = build_parser().parse_args(argv)
+        lend_home()
         steps[options.step](options)
     except BidsSrError as error:
         print(f"bids-sr-train: {error}", file=sys.stderr)

@@ -130,7 +130,7 @@ def _connect_group(workflow: Workflow, plan: SeriesPlan, group: Group, inputs: N
 
 def saved_tables(plan: SeriesPlan) -> Iterator[Table]:
     """The tables that are saved of a series."""
-    path = plan.layout.path(plan.series, "stats", extension=".tsv", desc="tensor")
+    path = plan.layout.path(plan.series, "stats", extension=".tsv", desc="tensor", res=plan.resolution)
     yield Table("save_table", "tensor_table", path, COLUMNS)
     if plan.checks_itself:
         path = plan.layout.path(plan.series, "stats", extension=".tsv", desc="selfcheck", res=plan.resolution)

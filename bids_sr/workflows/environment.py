@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bids_sr.config import Config
+from bids_sr.resources import has_home
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 LEVELS = ("CRITICAL", "WARNING", "INFO")
@@ -62,12 +63,8 @@ def variables(config: Config, settings: Path) -> dict[str, str]:
 
 
 def _home(config: Config) -> dict[str, str]:
-    """A home folder for users who have none, which DIPY and pybids ask for as soon as they are imported."""
-    try:
-        Path.home()
-    except RuntimeError:
-        return {"HOME": str(cache_folder(config))}
-    return {}
+    """A home folder of the run for users who have none."""
+    return {} if has_home() else {"HOME": str(cache_folder(config))}
 
 
 def nipype_settings(config: Config) -> str:

@@ -1,4 +1,4 @@
-"""How much memory each stage takes, from the size of its images alone."""
+"""How much memory each stage takes, from the size of its images alone, and the whole of a series."""
 
 from __future__ import annotations
 
@@ -66,3 +66,13 @@ def uncertainty_gb(plan: SeriesPlan) -> float:
 def save_gb(plan: SeriesPlan) -> float:
     """Images are compressed slice by slice from mapped files; a few volumes suffice."""
     return PROCESS_GB + volumes_gb(plan.target.shape, 4)
+
+
+def peak_gb(plan: SeriesPlan) -> float:
+    """The most that one stage of a series takes; stages that do not fit beside it wait for it."""
+    plain = [preprocess_gb(plan), average_gb(plan), figures_gb(plan), guards_gb(plan), save_gb(plan)]
+    plain += [fit_gb(grid.shape, plan.n_volumes, plan.config.save_tensor) for grid in (plan.source, plan.target)]
+    plain += [plan.restore_gb(plan.card.name)]
+    plain += [plan.self_check_gb] if plan.checks_itself else []
+    plain += [registration_gb(plan.t1w_shape)] if plan.registers_t1w else []
+    return max([*plain, *([uncertainty_gb(plan)] if plan.config.uncertainty else [])])

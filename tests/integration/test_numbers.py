@@ -114,7 +114,7 @@ def test_the_record_holds_what_the_maps_say(record, expected):
 
 
 def test_the_published_table_is_that_of_the_record(folder, record):
-    text = (folder / "out/sub-01/dwi/sub-01_desc-tensor_stats.tsv").read_text().splitlines()
+    text = (folder / "out/sub-01/dwi/sub-01_res-3_desc-tensor_stats.tsv").read_text().splitlines()
     heading, *rows = [line.split("\t") for line in text]
     assert len(rows) == len(record["tensor_table"])
     for row, told in zip(rows, record["tensor_table"], strict=True):

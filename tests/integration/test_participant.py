@@ -76,8 +76,8 @@ def test_it_ends_well_and_leaves_the_input_alone(finished, dataset):
         *(f"dwi/sub-01_ses-1_desc-departure_dwimap{end}" for end in (".nii.gz", ".json")),
         *(f"dwi/sub-01_ses-1_model-tensor_param-{param}_desc-orig_dwimap.nii.gz" for param in TENSOR_PARTS),
         *(f"dwi/sub-01_ses-1_res-1p5_model-tensor_param-{param}_desc-sr_dwimap.nii.gz" for param in TENSOR_PARTS),
-        "dwi/sub-01_ses-1_desc-tensor_stats.tsv",
-        "dwi/sub-01_ses-1_desc-tensor_stats.json",
+        "dwi/sub-01_ses-1_res-1p5_desc-tensor_stats.tsv",
+        "dwi/sub-01_ses-1_res-1p5_desc-tensor_stats.json",
     ],
 )  # fmt: skip
 def test_every_output_is_there(finished, name):
@@ -196,7 +196,7 @@ def test_the_group_level_gathers_what_was_run(finished, dataset):
     assert main([str(dataset), str(out), "group", "--session-label", "1"]) == 0
     heading, row = (line.split("\t") for line in (out / "group_tensor.tsv").read_text().splitlines())
     gathered = dict(zip(heading, row, strict=True))
-    table = (out / "sub-01/ses-1/dwi/sub-01_ses-1_desc-tensor_stats.tsv").read_text().splitlines()
+    table = (out / "sub-01/ses-1/dwi/sub-01_ses-1_res-1p5_desc-tensor_stats.tsv").read_text().splitlines()
     own = [dict(zip(table[0].split("\t"), line.split("\t"), strict=True)) for line in table[1:]]
     assert len(own) == 48
     assert all(

@@ -11,6 +11,7 @@ from nipype.pipeline.engine.utils import generate_expanded_graph
 
 from bids_sr.geometry import Grid, target_grid
 from bids_sr.models.registry import CUBIC
+from bids_sr.workflows.memory import peak_gb
 from bids_sr.workflows.participant import _t1w_fields, init_participant_wf
 from bids_sr.workflows.plan import opening_record
 
@@ -83,6 +84,18 @@ def test_an_aligned_t1w_is_used_where_a_registered_one_would_be(make_plan):
 
 
 GUIDED = dataclasses.replace(TRAINED, inputs=("volume", "t1w"))
+
+
+@pytest.mark.parametrize("n_volumes", [8, 65, 400])
+@pytest.mark.parametrize("options", [{}, {"save_tensor": True}, {"self_check": False}])
+@pytest.mark.parametrize("side", [20, 100])
+def test_the_memory_told_is_that_of_the_largest_stage(make_plan, n_volumes, options, side):
+    plan = make_plan(GUIDED, options={"memory_gb": 1e3, **options})
+    source = Grid((side, side, side), np.diag([-2.0, 2.0, 3.0, 1.0]))
+    large = dataclasses.replace(
+        plan, source=source, target=source.scaled(np.full(3, 2.0)), n_volumes=n_volumes, t1w_shape=(200, 200, 200)
+    )
+    assert peak_gb(large) == pytest.approx(max(node.mem_gb for node in stages(large).values()))
 
 
 def feeds(plan, source, target):

@@ -76,7 +76,7 @@ def test_gaps_are_told_and_change_nothing_else(folder, caplog):
     assert table(out) == [whole["sub-05"]]
     told = {line.split(":")[0]: line for line in caplog.messages if "not in the table" in line}
     assert "has no record" in told["sub-01"]
-    assert "sub-02_desc-tensor_stats.tsv is truncated" in told["sub-02 res-1"]
+    assert "sub-02_res-1_desc-tensor_stats.tsv is truncated" in told["sub-02 res-1"]
     assert "half written" in told["sub-03 res-1"]
     assert "it failed in restore: no signal" in told["sub-04 res-1"]
     page = (out / "group_tensor.html").read_text()
