@@ -23,6 +23,7 @@ from bids_sr.dwi.t1w import T1wImage
 from bids_sr.errors import ConfigurationError, EmptyMaskError, GradientFileError, NotFourDimensionalError
 from bids_sr.geometry import Grid, target_grid
 from bids_sr.inference.device import resolve_device
+from bids_sr.inference.fitting import FitLog
 from bids_sr.inference.shown_t1w import ShownT1w, show_t1w
 from bids_sr.inference.upsampler import check_scale, restore_mask, restore_volumes
 from bids_sr.interfaces.progress import show_progress
@@ -167,6 +168,7 @@ def super_resolve(
     placed = _place_t1w(t1w, t1w_is_aligned, b0, scan, brain) if card.uses_t1w and t1w is not None else None
     shown = _show(card, placed, scan.grid, brain)
     network, _ = load_model(model, resolve_device(device))
+    log = _fit_log(card, progress)
     volumes = restore_volumes(
         scan.data,
         scan.gradients.bvals,
@@ -180,6 +182,7 @@ def super_resolve(
         t1w=shown.channel,
         guide=shown.image,
         deviations=uncertainty,
+        fit_log=log,
     )
     n_volumes = len(scan.gradients)
     watched = show_progress(volumes, n_volumes, f"volumes restored ({card.name})") if progress else volumes
@@ -195,7 +198,7 @@ def super_resolve(
         t1w=None if placed is None else placed.image,
         t1w_used=shown.image is not None,
         model=card,
-        warnings=_warnings(card, placed, shown, brain, scan.grid),
+        warnings=_warnings(card, placed, shown, brain, scan.grid, log),
     )
 
 
@@ -205,6 +208,14 @@ def _card(model: str, uncertainty: bool) -> ModelCard:
     if uncertainty:
         check_tells_uncertainty(card)
     return card
+
+
+def _fit_log(card: ModelCard, progress: bool) -> FitLog:
+    """How a model that learns from the scan is fitted."""
+    if not progress:
+        return FitLog()
+    label = f"steps of the fit ({card.name})"
+    return FitLog(progress=lambda steps, total: show_progress(steps, total, label, unit="step"))
 
 
 def _open(image: ImageLike) -> Any:
@@ -317,10 +328,10 @@ def _image_like(source: Any, data: NDArray[Any], affine: NDArray[np.float64]) ->
 
 
 def _warnings(
-    card: ModelCard, placed: _PlacedT1w | None, shown: ShownT1w, brain: NDArray[np.bool_], grid: Grid
+    card: ModelCard, placed: _PlacedT1w | None, shown: ShownT1w, brain: NDArray[np.bool_], grid: Grid, log: FitLog
 ) -> tuple[str, ...]:
     """What the command would warn of."""
-    parts: dict[str, Any] = {"mask": {"volume_ml": millilitres(brain, grid)}}
+    parts: dict[str, Any] = {"mask": {"volume_ml": millilitres(brain, grid)}, "fit": log.record}
     if card.uses_t1w:
         parts |= {"registration": placed.registration if placed else {}, "t1w": shown.record}
     # Reports show below their warnings what should be looked at.

@@ -454,6 +454,15 @@ class WeightsError(InputError):
     template = "{weights}: weights cannot be used: {problem}. Install them again, or train anew."
 
 
+class WeightsFileError(InputError):
+    """A file that should hold the weights of VGG19, and does not."""
+
+    template = (
+        "{path}: no weights of VGG19: {problem}. Give torchvision's vgg19 as .safetensors, or as .pth of its state "
+        "dictionary."
+    )
+
+
 # Running
 
 

@@ -112,6 +112,7 @@ def stage_warnings(parts: Mapping[str, Any]) -> list[str]:
     return [
         *_registration_warnings(parts.get("registration", {})),
         *_t1w_warnings(parts.get("t1w", {})),
+        *_fit_warnings(parts.get("fit", {})),
         *_mask_warnings(parts.get("mask", {})),
         *_self_check_warnings(parts.get("self_check", {})),
         *_guard_warnings(parts),
@@ -130,6 +131,12 @@ def trusts_registration(registration: Mapping[str, Any]) -> bool:
     """
     shares_enough = registration.get("agreement", 1.0) >= LEAST_AGREEMENT
     return bool(shares_enough and registration.get("contrast", -1.0) <= LARGEST_CONTRAST)
+
+
+def _fit_warnings(fit: Mapping[str, Any]) -> Iterable[str]:
+    """That a model which learns from the scan found nothing to learn."""
+    if fit and not fit["learned"]:
+        yield str(fit["sentence"])
 
 
 def _t1w_warnings(t1w: Mapping[str, Any]) -> Iterable[str]:

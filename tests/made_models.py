@@ -3,8 +3,10 @@
 import math
 from pathlib import Path
 
+import pytest
 import torch
 
+from bids_sr.models import vgg
 from bids_sr.models.registry import ModelCard, build_model, save_model
 
 TINY = {"features": 4, "growth": 4, "blocks": 1, "layers": 1, "feature_channels": 4, "hidden": 8, "stages": 1,
@@ -37,3 +39,18 @@ def save_tiny_model(
         torch.nn.init.constant_(model.spread.bias, math.log(0.1))
     save_model(model, card, folder)
     return str(folder / f"{name}.json")
+
+
+def save_narrow_vgg(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """Weights of a VGG19 that is two features wide, which is what VGG19 is from now on."""
+    monkeypatch.setattr(vgg, "BLOCKS", tuple((2,) * len(block) for block in vgg.BLOCKS))
+    torch.manual_seed(0)
+    network = vgg.Vgg19()
+    for parameter in network.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.kaiming_normal_(parameter)
+        else:
+            # Of so few features, some must be there.
+            torch.nn.init.ones_(parameter)
+    torch.save(network.state_dict(), folder / "vgg19.pth")
+    return folder / "vgg19.pth"

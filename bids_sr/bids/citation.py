@@ -199,6 +199,13 @@ _ARCHITECTURES = {
     "vdsr3d": "VDSR in three dimensions, a deep network that corrects the interpolated volume",
     "mdcsrn": "mDCSRN, densely connected blocks that correct the interpolated volume",
     "unet3d": "a three-dimensional U-Net that corrects the interpolated volume",
+    "swin3d": "SwinIR [@swinir] in three dimensions, convolutions and attention in shifted windows that correct the "
+    "interpolated volume",
+    "ddpm3d": "a denoising diffusion model [@ddpm] of what the interpolated volume lacks, sampled by DDIM [@ddim]",
+    "smore": "a residual network on slices that was fitted to each series by itself, after SMORE [@smore]: it learned "
+    "within the slices what thick slices lack; other axes were interpolated by cubic B-splines",
+    "inr": "a field over space (an implicit neural representation) that was fitted to each series by itself, through "
+    "the point-spread function of its voxels",
 }
 
 
@@ -281,9 +288,11 @@ def _uncertainty(records: Sequence[Mapping[str, Any]]) -> str:
     """Where the standard deviations come from; nothing where there are none."""
     if not any(record.get("uncertainty") for record in records):
         return ""
+    learned = any((record.get("uncertainty") or {}).get("coverage") for record in records)
+    origin = ", which it had learned from its errors on real scans" if learned else ""
     return (
-        "The model also gave a standard deviation of each restored intensity, which it had learned from its errors on "
-        "real scans. These were carried to FA and MD by drawing tensors from the covariance of the fit."
+        f"The model also gave a standard deviation of each restored intensity{origin}. These were carried to FA and MD "
+        "by drawing tensors from the covariance of the fit."
     )
 
 

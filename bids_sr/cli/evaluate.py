@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bids_sr.evaluation.benchmark import Degraded, Reference
     from bids_sr.evaluation.tables import Result
     from bids_sr.models.registry import ModelCard
+    from bids_sr.models.vgg import Vgg19
 
 PROGRAM = "bids-sr-evaluate"
 Scale = tuple[float, float, float]
@@ -77,6 +78,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--b0-threshold", type=_not_negative, default=50.0, metavar="B",
         help="largest b-value in s/mm2 that counts as b0 (default: 50)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--vgg-weights", type=Path, metavar="FILE",
+        help="weights of torchvision's vgg19 (.safetensors, or .pth of its state dictionary), for two more figures: "
+        "how far the features of slices are from those of the acquired ones (default: without)",
     )  # fmt: skip
     parser.add_argument("--no-t1w", action="store_true", help="restore without T1w images, also where there are some")
     parser.add_argument("--device", default="auto", metavar="{auto,cpu,cuda,cuda:N}", help="where the models run")
@@ -180,6 +186,8 @@ class _Evaluation:
     device: str
     series: tuple[DwiSeries, ...]
     problems: tuple[InputError, ...]
+    vgg: Vgg19 | None = None
+    vgg_sha256: str = ""
 
     @property
     def profile(self) -> str:
@@ -287,7 +295,16 @@ def _resolve(options: argparse.Namespace) -> _Evaluation:
     if not series:
         raise problems[0]
     scales = tuple(dict.fromkeys(options.scales))
-    return _Evaluation(options, contenders, scales, profiles, device, tuple(series), tuple(problems))
+    vgg, vgg_sha256 = _vgg(options.vgg_weights)
+    return _Evaluation(options, contenders, scales, profiles, device, tuple(series), tuple(problems), vgg, vgg_sha256)
+
+
+def _vgg(file: Path | None) -> tuple[Vgg19 | None, str]:
+    """VGG19 with the weights of a file, and its checksum; None where none is asked for."""
+    from bids_sr.models.registry import file_sha256
+    from bids_sr.models.vgg import load_vgg
+
+    return (None, "") if file is None else (load_vgg(file), file_sha256(file))
 
 
 def _contenders(names: Iterable[str]) -> tuple[_Contender, ...]:
@@ -357,6 +374,8 @@ def _job(
         "volumes": options.volumes, "b0_threshold": options.b0_threshold, "device": evaluation.device,
         "model": [contender.name, card.architecture, card.arguments, card.inputs, card.normalization],
     }  # fmt: skip
+    if evaluation.vgg_sha256:
+        decisive["vgg"] = evaluation.vgg_sha256
     key = fingerprint([], decisive, card.weights_sha256)
     name = re.sub(r"[^\w.@-]+", "-", f"{series.stem}_{scale_text(scale)}_{contender.name}_{key[:12]}.json")
     return _Job(place, series, scale, contender, key, options.output_dir / "restorations" / name)
@@ -417,6 +436,7 @@ def _restore(
     import numpy as np
 
     from bids_sr.evaluation.benchmark import compare_tensors, compare_volumes
+    from bids_sr.evaluation.perception import compare_perception
     from bids_sr.evaluation.process import Order, restore_apart
     from bids_sr.evaluation.tables import Result
     from bids_sr.interfaces.progress import show_progress
@@ -433,6 +453,7 @@ def _restore(
         scale_text(job.scale), (x, y, z), within(card.scale_range, (x, y, z)), evaluation.profile, options.noise,
         has_t1w and card.uses_t1w, tuple(compare_volumes(reference, restored)), compare_tensors(reference, restored),
         cost, evaluation.device, options.threads,
+        None if evaluation.vgg is None else compare_perception(reference, restored, evaluation.vgg),
     )  # fmt: skip
 
 

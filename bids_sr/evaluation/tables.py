@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bids_sr.evaluation.benchmark import TensorFigures, VolumeFigures
+from bids_sr.evaluation.perception import PerceptualFigures
 from bids_sr.evaluation.process import Cost
 
 #: Figures of volumes that a scan's are the means of.
@@ -19,6 +20,8 @@ _AVERAGED = ("mse", "mae", "nrmse", "psnr_mask", "ssim_mask", "psnr_volume", "ss
 FIGURES = (
     *_AVERAGED, "psnr_b0", "fa_error", "md_error", "v1_angle", "seconds", "seconds_per_volume", "peak_gb", "gpu_gb",
 )  # fmt: skip
+#: Figures that there are where they were asked for.
+PERCEPTUAL_FIGURES = ("vgg", "fid")
 _CONDITIONS = ("model", "weights", "scale", "true_scale", "within_range", "profile", "noise")
 
 #: Columns of the summary: heading, figure, factor, decimals.
@@ -32,6 +35,7 @@ _SIGNAL_COLUMNS = (
     ("PSNR whole (dB)", "psnr_volume", 1.0, 2),
     ("SSIM whole", "ssim_volume", 1.0, 3),
 )
+_PERCEPTUAL_COLUMNS = (("VGG distance", "vgg", 1.0, 4), ("Frechet distance", "fid", 1.0, 3))
 _TENSOR_COLUMNS = (
     ("FA error", "fa_error", 1.0, 4),
     ("MD error (1e-4 mm2/s)", "md_error", 1e4, 3),
@@ -71,6 +75,8 @@ class Result:
         Where the model ran.
     threads : int
         Processor threads that it had.
+    perception : PerceptualFigures, optional
+        Only where it was asked for.
     """
 
     subject: str
@@ -88,6 +94,7 @@ class Result:
     cost: Cost
     device: str
     threads: int
+    perception: PerceptualFigures | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain values, which `from_json` reads back."""
@@ -108,6 +115,7 @@ class Result:
             "volumes": tuple(VolumeFigures(**volume) for volume in content["volumes"]),
             "tensor": TensorFigures(**content["tensor"]),
             "cost": Cost(**content["cost"]),
+            "perception": PerceptualFigures(**content["perception"]) if content.get("perception") else None,
         }
         return cls(**{**content, **parts})
 
@@ -115,7 +123,8 @@ class Result:
     def figures(self) -> dict[str, float]:
         """The figures of the scan, see `FIGURES`: those of signals are means over the weighted volumes."""
         cost = dataclasses.asdict(self.cost) | {"seconds_per_volume": self.cost.seconds / len(self.volumes)}
-        return signal_means(self.volumes) | dataclasses.asdict(self.tensor) | cost
+        perception = dataclasses.asdict(self.perception) if self.perception else {}
+        return signal_means(self.volumes) | dataclasses.asdict(self.tensor) | perception | cost
 
     @property
     def conditions(self) -> dict[str, Any]:
@@ -175,11 +184,17 @@ def volume_rows(results: Iterable[Result]) -> list[dict[str, Any]]:
     ]
 
 
-def scan_rows(results: Iterable[Result]) -> list[dict[str, Any]]:
+def figure_names(results: Sequence[Result]) -> tuple[str, ...]:
+    """The figures that all results have."""
+    asked = all(result.perception is not None for result in results)
+    return (*FIGURES, *PERCEPTUAL_FIGURES) if asked else FIGURES
+
+
+def scan_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     """A row per restored series."""
     return [
         {"subject": r.subject, "series": r.series, **r.conditions, "n_volumes": len(r.volumes)}
-        | {name: r.figures[name] for name in FIGURES}
+        | {name: r.figures[name] for name in figure_names(results)}
         | {"t1w": r.t1w, "device": r.device, "threads": r.threads}
         for r in results
     ]
@@ -225,7 +240,7 @@ def _subject_means(results: Sequence[Result]) -> dict[str, dict[str, float]]:
     for result in results:
         by_subject.setdefault(result.subject, []).append(result.figures)
     return {
-        subject: {name: float(np.mean([figures[name] for figures in scans])) for name in FIGURES}
+        subject: {name: float(np.mean([figures[name] for figures in scans])) for name in figure_names(results)}
         for subject, scans in by_subject.items()
     }
 
@@ -273,9 +288,13 @@ def summary(results: Sequence[Result], introduction: str) -> str:
         "## Tensor and cost",
         _markdown(found, columns),
     ]
+    definitions = DEFINITIONS
+    if found and PERCEPTUAL_FIGURES[0] in figure_names(results):
+        parts += ["## As VGG19 sees it", _markdown(found, _PERCEPTUAL_COLUMNS)]
+        definitions += PERCEPTUAL_DEFINITIONS
     if not all(group.within_range for group in found):
         parts.append("\\* a scale that the model was not made for.")
-    return "\n\n".join([*parts, "## Definitions", DEFINITIONS]) + "\n"
+    return "\n\n".join([*parts, "## Definitions", definitions]) + "\n"
 
 
 def _markdown(found: Sequence[Group], columns: Sequence[tuple[str, str, float, int]]) -> str:
@@ -325,4 +344,10 @@ measured inside the brain mask of the acquired scan.
 - V1: median angle between the principal directions where the acquired FA exceeds 0.3.
 - seconds: of restoring a volume, without starting Python and loading the model.
 - memory: most resident memory (VmHWM) of a fresh process that does nothing else, Python and libraries included.\
+"""
+PERCEPTUAL_DEFINITIONS = """
+- VGG distance: mean squared difference of the features of VGG19's last convolution, of 8 slices of each weighted volume
+  across each axis, spread over the box of the brain; black is zero, white the largest acquired value in the mask.
+- Frechet distance: FID with these features, averaged over each slice, in the place of Inception's; between all acquired
+  and all restored slices of a series. Compare only values from the same number of volumes.\
 """

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from bids_sr.models.base import Lattice
+from bids_sr.models.fitting import FIT_RATE
 from bids_sr.models.grid import GridNetwork, working_grid
-from bids_sr.models.registry import INTERPOLATORS, ModelCard, build_model
+from bids_sr.models.registry import FITTED_TO_SCAN, INTERPOLATORS, ModelCard, build_fittable, build_model
 from bids_sr.models.slabs import Sliceable, plan_slabs
 
 Shape = tuple[int, int, int]
@@ -33,10 +34,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Work:
-    """Multiply-adds of restoring one volume, and values alive at once while it is encoded."""
+    """Multiply-adds of restoring one volume, values alive at once while it is encoded, and multiply-adds of a fit."""
 
     operations: float
     values: float
+    fit: float = 0.0
 
 
 def estimate(source_shape: Shape, n_volumes: int, target_shape: Shape, card: ModelCard, threads: int = 1) -> Estimate:
@@ -64,6 +66,7 @@ def estimate(source_shape: Shape, n_volumes: int, target_shape: Shape, card: Mod
         # is smoothed and masked; the restored voxels' places in it (int64).
         arrays += acquired * 4 * 8 * 3 + wanted * 4 * 4 + queries * 8
     seconds = n_volumes * (work.operations / (RATE_PER_THREAD * threads) + wanted * 3e-7)
+    seconds += work.fit / (FIT_RATE * threads)
     return Estimate(PROGRAM_GB + (arrays + work.values * 4) / 1024**3, seconds)
 
 
@@ -78,6 +81,9 @@ def _work(box: Shape, cell: tuple[float, float, float], queries: float, card: Mo
     encoded = float(np.prod(box))
     if card.architecture in INTERPOLATORS:
         return Work(queries * INTERPOLATION, encoded * 4)
+    if card.architecture in FITTED_TO_SCAN:
+        cost = build_fittable(card).cost(box, cell, len(card.inputs))
+        return Work(cost.operations + queries * INTERPOLATION, cost.values, cost.fit_operations)
     # On this device a network has a shape but no numbers.
     with torch.device("meta"):
         model = build_model(card.architecture, card.arguments, len(card.inputs))
@@ -102,11 +108,11 @@ def _grid_work(model: GridNetwork, source_box: Shape, cell: tuple[float, float, 
     """What it takes to run a network on the fine voxels of a box, slab by slab, surroundings of the slabs included."""
     first = ((cell[0] - 1) / 2, (cell[1] - 1) / 2, (cell[2] - 1) / 2)
     _, fine = working_grid(source_box, Lattice(first, cell), model.scale)
-    computed, alive = _in_slabs(model.network, fine)
+    computed, alive = _in_slabs(model.network.sliced, fine)
     # The interpolated channels, one of them twice, the result in parts and whole; later its coefficients (float64).
     kept = float(np.prod(fine)) * (n_channels + 3)
     operations = computed * multiply_adds(model.network) * model.network.density
-    return Work(operations, alive * model.network.live + kept)
+    return Work(operations, alive * model.network.sliced.live + kept)
 
 
 def multiply_adds(module: nn.Module) -> float:

@@ -13,11 +13,20 @@ from scipy import ndimage
 from torch import Tensor
 
 from bids_sr.dwi.b0 import Series
-from bids_sr.dwi.normalization import Sources, input_channels, make_normalization, shell_context
+from bids_sr.dwi.normalization import (
+    Normalization,
+    ShellContext,
+    Sources,
+    input_channels,
+    make_normalization,
+    shell_context,
+)
 from bids_sr.dwi.t1w import T1wImage, t1w_guide
 from bids_sr.errors import ScaleTooLargeError
 from bids_sr.geometry import Grid, cell_in, points_in, sizes_text
+from bids_sr.inference.fitting import FitLog, fitted
 from bids_sr.models.base import SUBPOSITIONS, Encoded, GuidedModel, Lattice, RestorationModel, Signal, UncertainModel
+from bids_sr.models.fitting import FittableModel, Scan
 from bids_sr.models.interpolation import cubic_on_grid
 from bids_sr.models.registry import ModelCard
 
@@ -165,7 +174,7 @@ def restore_volumes(
     source: Grid,
     target: Grid,
     mask: NDArray[np.bool_],
-    model: RestorationModel,
+    model: RestorationModel | FittableModel,
     *,
     signal: Signal,
     b0_threshold: float,
@@ -174,6 +183,7 @@ def restore_volumes(
     guide: T1wImage | None = None,
     volumes: Sequence[int] | None = None,
     deviations: bool = False,
+    fit_log: FitLog | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """Restore a series volume by volume.
 
@@ -188,7 +198,8 @@ def restore_volumes(
     mask : ndarray of bool, (x, y, z)
         The brain. Outside it, and two voxels around it, the result is interpolated by cubic B-splines; a model that is
         given nothing outside the brain restores the brain alone.
-    model : RestorationModel
+    model : RestorationModel or FittableModel
+        The latter is fitted to the series first.
     signal : Signal
         What the model is given, see `bids_sr.models.registry.ModelCard`.
     device : torch.device
@@ -200,6 +211,8 @@ def restore_volumes(
         Restore these alone; what all volumes share still comes from the whole series.
     deviations : bool
         Tell standard deviations too, by an `UncertainModel` of the normalization "shell".
+    fit_log : FitLog, optional
+        How a `FittableModel` is fitted; what came of it is noted there before the first volume is given.
 
     Yields
     ------
@@ -217,12 +230,14 @@ def restore_volumes(
     plan = plan_restoration(mask, source, target, model.radius, inside_only=normalization.divides_by_b0)
     context, brain, anatomy = context.cropped(plan.box), mask[plan.box], None if t1w is None else t1w[plan.box]
     parts, stencils = _guidance(guide if signal.guided else None, source, target, mask, plan, device)
+    inputs = _Inputs(
+        data, plan, context, normalization, signal.inputs, brain, anatomy, parts if signal.guided else None
+    )
+    restorer = fitted(model, lambda: inputs.scan(source, guide if stencils else None), device, fit_log or FitLog())
 
     def restore(sources: Sources, b0: NDArray[np.float32]) -> NDArray[np.float32]:
-        channels = input_channels(signal.inputs, normalization, sources)
-        if signal.guided:
-            channels = np.concatenate([channels, parts])
-        values = restore_points(model, channels, plan, device, stencils, deviations=deviations)
+        channels = inputs.channels(sources)
+        values = restore_points(restorer, channels, plan, device, stencils, deviations=deviations)
         return normalization.denormalize(values, sources.volume_shell, b0)
 
     nothing = np.zeros(0, np.float32)
@@ -232,7 +247,7 @@ def restore_volumes(
         volume = np.asarray(data[..., index], dtype=np.float32)
         result = np.zeros((1 + deviations, *target.shape), np.float32)
         result[0] = cubic_on_grid(volume, source, target)
-        return index, context.sources(volume[plan.box], index, brain, anatomy), result
+        return index, inputs.sources(index, volume), result
 
     asked = map(interpolated, range(data.shape[3]) if volumes is None else volumes)
     # A GPU computes while the processor reads and interpolates the next volume; a processor does one thing at a time.
@@ -240,6 +255,53 @@ def restore_volumes(
         result[:, plan.voxels] = restore(sources, b0) * context.level(index)
         np.maximum(result, 0, out=result)
         yield result if deviations else result[0]
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a model is given of a series: all but the series lie on the box that is encoded.
+
+    Attributes
+    ----------
+    data : array or array proxy, (x, y, z, n)
+    plan : RestorationPlan
+    context : ShellContext
+    normalization : Normalization
+    names : tuple of str
+        Of the inputs.
+    brain : ndarray of bool, (h, w, d)
+    t1w : ndarray, (h, w, d), or None
+    parts : ndarray, (8, h, w, d), or None
+        Of the T1w, for a model that it guides.
+    """
+
+    data: Series
+    plan: RestorationPlan
+    context: ShellContext
+    normalization: Normalization
+    names: tuple[str, ...]
+    brain: NDArray[np.bool_]
+    t1w: NDArray[np.float32] | None
+    parts: NDArray[np.float32] | None
+
+    def sources(self, index: int, volume: NDArray[np.float32]) -> Sources:
+        """What the inputs are made from for a volume, (x, y, z)."""
+        return self.context.sources(volume[self.plan.box], index, self.brain, self.t1w)
+
+    def channels(self, sources: Sources) -> NDArray[np.float32]:
+        """The inputs, (C, h, w, d)."""
+        channels = input_channels(self.names, self.normalization, sources)
+        return channels if self.parts is None else np.concatenate([channels, self.parts])
+
+    def of_volume(self, index: int) -> NDArray[np.float32]:
+        """The inputs of a volume, (C, h, w, d), which is read for it."""
+        return self.channels(self.sources(index, np.asarray(self.data[..., index], dtype=np.float32)))
+
+    def scan(self, source: Grid, t1w: T1wImage | None) -> Scan:
+        """What a model may learn from."""
+        low, shape = np.array([part.start for part in self.plan.box]), self.brain.shape
+        grid = source.cropped(low, (shape[0], shape[1], shape[2]))
+        return Scan(self.of_volume, self.context.shells, self.brain, grid, self.plan.lattice, t1w)
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:

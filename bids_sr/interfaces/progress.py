@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 LINES = 8
 
 
-def show_progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
+def show_progress(items: Iterable[Item], total: int, label: str, unit: str = "volume") -> Iterator[Item]:
     """Pass `items` on and tell how many of the `total` are done.
 
     Parameters
@@ -24,9 +24,11 @@ def show_progress(items: Iterable[Item], total: int, label: str) -> Iterator[Ite
         How many there will be.
     label : str
         What is counted, for example ``sub-01: volumes restored``.
+    unit : str
+        One of them, for the bar.
     """
     if sys.stderr.isatty():
-        yield from tqdm(items, total=total, desc=label, unit="volume", file=sys.stderr, leave=False)
+        yield from tqdm(items, total=total, desc=label, unit=unit, file=sys.stderr, leave=False)
     else:
         yield from _lines(items, total, label)
 

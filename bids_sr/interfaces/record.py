@@ -15,7 +15,7 @@ from bids_sr.reports.figures import picture_files
 STAGES = ("preprocess", "super_resolution", "tensor", "self_check", "guards", "uncertainty", "report")
 #: Parts of the record with pictures of their own.
 DRAWN = ("self_check", *GUARDS, "uncertainty")
-PARTS = ("gradients", "mask", "registration", "t1w", "tensor_table", "truth_table", *DRAWN, "figures")
+PARTS = ("gradients", "mask", "registration", "t1w", "fit", "tensor_table", "truth_table", *DRAWN, "figures")
 
 
 class _WriteRecordInputSpec(CoreInputSpec):
@@ -24,6 +24,7 @@ class _WriteRecordInputSpec(CoreInputSpec):
     mask = traits.Dict(desc="where the mask comes from and how large it is")
     registration = traits.Dict(desc="motion found between T1w and series")
     t1w = traits.Dict(desc="whether the model saw the T1w, and why not")
+    fit = traits.Dict(desc="how the model was fitted to the series; empty for a model that is not")
     tensor_table = traits.List(traits.Dict(), desc="comparison with the acquired maps")
     truth_table = traits.List(traits.Dict(), desc="comparison with the truth")
     self_check = traits.Dict(desc="what came of the self-check; undefined where none was asked for")

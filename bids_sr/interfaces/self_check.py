@@ -23,6 +23,7 @@ from bids_sr.inference.upsampler import restore_volumes
 from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec, load_array, load_grid, load_mask
 from bids_sr.interfaces.failure import Failure
 from bids_sr.interfaces.progress import show_progress
+from bids_sr.interfaces.super_resolution import fit_log
 from bids_sr.models.registry import load_model
 from bids_sr.records import stage_warnings, undone_check
 from bids_sr.reports.checks import save_check_figures
@@ -62,14 +63,14 @@ class RunSelfCheck(CoreInterface):
 
     def _execute(self, folder: Path) -> Mapping[str, Any]:
         try:
-            part = self._part(*self._check())
+            part = self._part(*self._check(folder))
         except Exception as error:
             part = undone_check(Failure.of(error).message, failed=True)
         for warning in stage_warnings({"self_check": part}):
             print(f"{self.inputs.label}: {warning}", file=sys.stderr, flush=True)
         return {"self_check": part, "rows": part.get("rows", [])}
 
-    def _check(self) -> tuple[SelfCheck, NDArray[np.int64]]:
+    def _check(self, folder: Path) -> tuple[SelfCheck, NDArray[np.int64]]:
         """The check, and which volumes it was done with."""
         given = self.inputs
         use_processors(given.num_threads)
@@ -86,9 +87,9 @@ class RunSelfCheck(CoreInterface):
             given.b0_threshold,
         )
         tissues = np.asarray(nib.load(given.tissue_file).dataobj, dtype=np.uint8)
-        return self_check(reference, given.scale, lambda low: self._restore(low, reference), tissues), volumes
+        return self_check(reference, given.scale, lambda low: self._restore(low, reference, folder), tissues), volumes
 
-    def _restore(self, degraded: Degraded, reference: Reference) -> Iterator[NDArray[np.float32]]:
+    def _restore(self, degraded: Degraded, reference: Reference, folder: Path) -> Iterator[NDArray[np.float32]]:
         """What the model makes of the degraded scan, given what it was given for the scan itself."""
         device = resolve_device(self.inputs.device)
         model, card = load_model(self.inputs.model, device)
@@ -106,6 +107,7 @@ class RunSelfCheck(CoreInterface):
             guide=t1w,
             b0_threshold=self.inputs.b0_threshold,
             device=device,
+            fit_log=fit_log(folder, self.inputs.random_seed, f"{self.inputs.label}: steps of the self-check's fit"),
         )
         label = f"{self.inputs.label}: volumes of the self-check restored ({card.name})"
         return show_progress(restored, len(reference.gradients), label)

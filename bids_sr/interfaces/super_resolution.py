@@ -18,6 +18,7 @@ from bids_sr.dwi.gradients import read_bvals
 from bids_sr.dwi.t1w import T1wImage
 from bids_sr.geometry import Grid
 from bids_sr.inference.device import resolve_device, use_processors
+from bids_sr.inference.fitting import FitLog
 from bids_sr.inference.shown_t1w import ShownT1w, show_t1w
 from bids_sr.inference.upsampler import restore_volumes
 from bids_sr.interfaces.core import (
@@ -61,6 +62,7 @@ class RestoreOutputSpec(CoreOutputSpec):
     dwi_file = File(exists=True, desc="restored series on the target grid, uncompressed float32")
     deviations_file = File(exists=True, desc="standard deviations of the series, where they were asked for")
     t1w = traits.Dict(desc="used: whether the model saw the T1w; reason: why not. Empty if the model does not use it")
+    fit = traits.Dict(desc="how the model was fitted to the series. Empty for a model that is not")
 
 
 class Restore(CoreInterface):
@@ -82,6 +84,7 @@ class Restore(CoreInterface):
         model, card = load_model(self.inputs.model, device)
         grid, mask = Grid.of(image), load_mask(self.inputs.mask_file)
         shown_t1w = self._t1w(grid, mask) if card.uses_t1w else ShownT1w()
+        log = fit_log(folder, self.inputs.random_seed, f"{self.inputs.label}: steps of the fit ({card.name})")
         volumes = restore_volumes(
             image.dataobj,
             read_bvals(Path(self.inputs.bval_file)),
@@ -96,6 +99,7 @@ class Restore(CoreInterface):
             device=device,
             volumes=only,
             deviations=self.inputs.deviations,
+            fit_log=log,
         )
         n_volumes = image.shape[3] if only is None else len(only)
         watched = show_progress(volumes, n_volumes, f"{self.inputs.label}: {shown} ({card.name})")
@@ -104,7 +108,9 @@ class Restore(CoreInterface):
             files["deviations_file"] = folder / "deviations.nii"
         write_volumes(list(files.values()), watched, target, n_volumes)
         part = shown_t1w.record if card.uses_t1w else {}
-        return {**{name: str(file) for name, file in files.items()}, "t1w": part}
+        for warning in stage_warnings({"fit": log.record}):
+            print(f"{self.inputs.label}: {warning}", file=sys.stderr, flush=True)
+        return {**{name: str(file) for name, file in files.items()}, "t1w": part, "fit": log.record}
 
     def _t1w(self, grid: Grid, mask: NDArray[np.bool_]) -> ShownT1w:
         """The T1w as the model is to see it; that it cannot is said at once."""
@@ -115,6 +121,11 @@ class Restore(CoreInterface):
         for warning in stage_warnings({"t1w": shown.record}):
             print(f"{self.inputs.label}: {warning}", file=sys.stderr, flush=True)
         return shown
+
+
+def fit_log(folder: Path, seed: int, label: str) -> FitLog:
+    """How a model is fitted by a stage: told as it goes, and kept beside the stage's folder, which a rerun empties."""
+    return FitLog(seed, folder.parent / "fits", lambda steps, total: show_progress(steps, total, label, unit="step"))
 
 
 def write_volumes(files: Sequence[Path], volumes: Iterable[NDArray[np.float32]], grid: Grid, n_volumes: int) -> None:

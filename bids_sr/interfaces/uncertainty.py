@@ -56,7 +56,7 @@ class TellUncertainty(CoreInterface):
         mask, facts = load_mask(given.target_mask_file), given.model_facts
         random = np.random.default_rng(given.random_seed)
         tensor = tensor_deviations(
-            restored.dataobj, deviations.dataobj, gradients, given.b0_threshold, mask, facts["shared"], random
+            restored.dataobj, deviations.dataobj, gradients, given.b0_threshold, mask, facts.get("shared", 0.0), random
         )
         weighted = np.flatnonzero(~is_b0(gradients.bvals, given.b0_threshold))
         relative = relative_deviation(restored.dataobj, deviations.dataobj, weighted, mask)
@@ -85,8 +85,8 @@ class TellUncertainty(CoreInterface):
 
 
 def coverage_of(facts: Mapping[str, Any]) -> dict[str, float]:
-    """How often the model's 90 % intervals held in scans that it did not learn from, by their names."""
-    return {name: facts["coverage"][name] for name in facts["validation_scans"]}
+    """How often the model's 90 % intervals held in scans that it did not learn from, by their names, where known."""
+    return {name: facts["coverage"][name] for name in facts.get("validation_scans", ())}
 
 
 def sentence(medians: Mapping[str, float]) -> str:

@@ -162,6 +162,16 @@ class TrainableModel(nn.Module, ABC):
         intensities : Tensor, (N, Q)
         """
 
+    def compared(
+        self, channels: Tensor, points: Tensor, cell: Tensor, truth: Tensor, guide: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What the loss compares in training, (N, Q) each: what the model gives of a batch, and what it should give.
+
+        They are the intensities and the true ones, (N, Q), unless a model learns something else to restore them by.
+        """
+        given = (channels, points, cell) if guide is None else (channels, points, cell, guide)
+        return self(*given), truth
+
     @abstractmethod
     def encode(self, channels: Tensor, lattice: Lattice) -> Encoded:
         """See `RestorationModel`."""

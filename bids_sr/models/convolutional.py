@@ -1,12 +1,13 @@
 """Networks that sharpen a volume that was interpolated to the fine grid before."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from bids_sr.models.rdn import ResidualDenseNetwork, convolution
+from bids_sr.models.slabs import Sliceable, run_in_slabs
 
 
 class ConvolutionalNetwork(nn.Module):
@@ -28,6 +29,38 @@ class ConvolutionalNetwork(nn.Module):
     live: int
     alignment: int = 1
     density: float = 1.0
+
+    @property
+    def sliced(self) -> Sliceable:
+        """What runs slab by slab when a whole volume is restored."""
+        return self
+
+    def restore(self, volumes: Tensor, first: tuple[int, int, int] = (0, 0, 0)) -> Tensor:
+        """What it gives of volumes of any size, (N, C, h, w, d), slab by slab.
+
+        Parameters
+        ----------
+        volumes : Tensor, (N, C, h, w, d)
+        first : tuple of int, (3,)
+            Number of their first voxel along each axis, counted from one that is the same for all parts of a scan.
+
+        Returns
+        -------
+        restored : Tensor, (N, 1, h, w, d)
+            (N, 2, h, w, d) with the standard deviations, if it tells its uncertainty.
+        """
+        return run_in_slabs(self.sliced, volumes)
+
+    def compared(self, volumes: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """What the loss compares in training, (N, Q) each; see `bids_sr.models.base.TrainableModel.compared`.
+
+        Parameters
+        ----------
+        volumes : Tensor, (N, C, h, w, d)
+        truth : Tensor, (N, Q)
+            At the voxels of the volumes, last axis fastest.
+        """
+        return self(volumes).flatten(1), truth
 
 
 def silenced(layer: nn.Conv3d) -> nn.Conv3d:
@@ -304,6 +337,21 @@ class MDCSRN(ConvolutionalNetwork):
         return x[:, :1] + self.last(known)
 
 
+def reach_of_u_nets(levels: int, count: int = 1) -> int:
+    """How many voxels around a voxel can change its result, after so many U-Nets of two convolutions on each way."""
+    farthest = 0
+    for voxel in range(2 ** (levels - 1)):
+        low = high = voxel
+        for _ in range(count):
+            for _ in range(levels - 1):
+                low, high = (low - 2) // 2, (high + 2) // 2
+            low, high = low - 2, high + 2
+            for _ in range(levels - 1):
+                low, high = 2 * low - 2, 2 * high + 3
+        farthest = max(farthest, voxel - low, high - voxel)
+    return farthest
+
+
 class UNet3D(ConvolutionalNetwork):
     """A U-Net in three dimensions (Cicek et al. 2016) with a residual result.
 
@@ -340,8 +388,7 @@ class UNet3D(ConvolutionalNetwork):
         self.up = nn.ModuleList(self._pair(2 * width, width) for width in widths[:-1])
         self.last = silenced(convolution(features, 1, 1))
         self.alignment = 2 ** (levels - 1)
-        # Two convolutions on each way and grid, and the rest of a coarsest voxel.
-        self.radius = 4 * (self.alignment - 1) + 2 * self.alignment + self.alignment - 1
+        self.radius = reach_of_u_nets(levels)
         # On the finest grid: what is passed on, beside what was raised, what a convolution gives of both, and copies.
         self.live = 7 * features
         self.density = self._density()
@@ -360,14 +407,23 @@ class UNet3D(ConvolutionalNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """See `ConvolutionalNetwork`."""
+        return x[:, :1] + self.last(self.hidden(x, lambda _, read: read))
+
+    def hidden(self, x: Tensor, enter: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """Features on the finest grid, (N, features, h, w, d).
+
+        `enter` is given what each stage is to read, and the stage's number, and gives what it reads: the stages on the
+        way down come first, the finest at their beginning, then those on the way up, the finest at their end.
+        """
         hidden, passed = x, []
         for level, stage in enumerate(self.down):
-            hidden = stage(nn.functional.max_pool3d(hidden, 2, ceil_mode=True) if level else hidden)
+            hidden = stage(enter(level, nn.functional.max_pool3d(hidden, 2, ceil_mode=True) if level else hidden))
             passed.append(hidden)
         passed.pop()
-        for finer, stage in zip(reversed(self.finer), reversed(self.up), strict=True):
-            hidden = stage(self._joined(passed.pop(), finer(hidden)))
-        return x[:, :1] + self.last(hidden)
+        stages = zip(reversed(self.finer), reversed(self.up), strict=True)
+        for number, (finer, stage) in enumerate(stages, len(self.down)):
+            hidden = stage(enter(number, self._joined(passed.pop(), finer(hidden))))
+        return hidden
 
     @staticmethod
     def _joined(fine: Tensor, raised: Tensor) -> Tensor:

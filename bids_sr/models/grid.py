@@ -17,8 +17,9 @@ from bids_sr.models.convolutional import (
     ResCNN3D,
     UNet3D,
 )
+from bids_sr.models.diffusion import DDPM3D
 from bids_sr.models.interpolation import SPLINE_RADIUS, encode_splines, query_splines
-from bids_sr.models.slabs import run_in_slabs
+from bids_sr.models.transformer import Swin3D
 from bids_sr.splines import spline_weights
 
 #: Networks by their names in cards and presets.
@@ -30,6 +31,8 @@ NETWORKS: dict[str, type[ConvolutionalNetwork]] = {
     "vdsr3d": VDSR3D,
     "mdcsrn": MDCSRN,
     "unet3d": UNet3D,
+    "swin3d": Swin3D,
+    "ddpm3d": DDPM3D,
 }
 
 
@@ -66,26 +69,72 @@ class GridNetwork(TrainableModel):
         ValueError
             If the fine grids of the patches differ, or the points are not as many as their voxels.
         """
-        shape = fine_shape(channels, cell)
-        if points.shape[1] != math.prod(shape):
-            raise ValueError(f"{points.shape[1]} points for a fine grid of {shape}: a grid network needs all of them")
-        grid = points.unflatten(1, shape)
-        positions = [grid[:, :, 0, 0, 0], grid[:, 0, :, 0, 1], grid[:, 0, 0, :, 2]]
-        return self.network(interpolate(channels, positions)).flatten(1)
+        return self.network(on_fine_grid(channels, points, cell)).flatten(1)
+
+    def compared(
+        self, channels: Tensor, points: Tensor, cell: Tensor, truth: Tensor, guide: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What the loss compares, as the network says; for the points see `forward`."""
+        return self.network.compared(on_fine_grid(channels, points, cell), truth)
 
     def encode(self, channels: Tensor, lattice: Lattice) -> Encoded:
         """Read volumes, (N, C, h, w, d): the network runs on fine voxels that fill their grid, slab by slab."""
         nodes, shape = working_grid(grid_shape(channels), lattice, self.scale)
         axes = zip(nodes.origin, nodes.cell, shape, strict=True)
         positions = [torch.from_numpy(origin + cell * np.arange(n))[None] for origin, cell, n in axes]
-        fine = run_in_slabs(self.network, interpolate(channels, positions))
-        return Encoded(encode_splines(fine[:, 0]), shape, nodes)
+        fine = self.network.restore(interpolate(channels, positions), first_voxel(nodes, lattice))
+        rows = encode_splines(fine.flatten(0, 1))[..., 0].unflatten(0, fine.shape[:2])
+        return Encoded(rows.transpose(1, 2), shape, nodes)
 
     def query(self, encoded: Encoded, points: Tensor, cell: Tensor) -> Tensor:
         """Spline values of the fine grid, (N, Q), at points, (Q, 3); at its voxels those that the network gave."""
+        return self._values(encoded, points, 0)
+
+    def query_with_deviations(
+        self, encoded: Encoded, points: Tensor, cell: Tensor, guide: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Intensities and their standard deviations, (N, Q) each; see `bids_sr.models.base.UncertainModel`.
+
+        Raises
+        ------
+        ValueError
+            If the network does not tell them.
+        """
+        if encoded.rows.shape[2] < 2:
+            raise ValueError("this network does not tell its uncertainty")
+        # Between voxels, a spline may swing below zero.
+        return self._values(encoded, points, 0), self._values(encoded, points, 1).clamp(min=0)
+
+    @staticmethod
+    def _values(encoded: Encoded, points: Tensor, column: int) -> Tensor:
+        """Spline values of one column of the rows, (N, Q), at points, (Q, 3)."""
         nodes = encoded.lattice or Lattice((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         origin, step = (points.new_tensor(values) for values in (nodes.origin, nodes.cell))
-        return query_splines(encoded, (points - origin) / step)
+        chosen = Encoded(encoded.rows[..., column : column + 1], encoded.shape)
+        return query_splines(chosen, (points - origin) / step)
+
+
+def on_fine_grid(channels: Tensor, points: Tensor, cell: Tensor) -> Tensor:
+    """Patches, (N, C, h, w, d), interpolated to their fine grids: (N, C, n, n, n).
+
+    Parameters
+    ----------
+    channels : Tensor, (N, C, h, w, d)
+    points : Tensor, (N, Q, 3)
+        The voxels of the fine grid of each patch, last axis fastest.
+    cell : Tensor, (N, 3)
+        Size of a fine voxel.
+
+    Raises
+    ------
+    ValueError
+        If the fine grids of the patches differ, or the points are not as many as their voxels.
+    """
+    shape = fine_shape(channels, cell)
+    if points.shape[1] != math.prod(shape):
+        raise ValueError(f"{points.shape[1]} points for a fine grid of {shape}: a grid network needs all of them")
+    grid = points.unflatten(1, shape)
+    return interpolate(channels, [grid[:, :, 0, 0, 0], grid[:, 0, :, 0, 1], grid[:, 0, 0, :, 2]])
 
 
 def fine_shape(channels: Tensor, cell: Tensor) -> tuple[int, int, int]:
@@ -127,6 +176,16 @@ def working_grid(
     axes = [_fine_axis(*axis, scale) for axis in zip(shape, lattice.origin, lattice.cell, strict=True)]
     origins, cells, counts = zip(*axes, strict=True)
     return Lattice(origins, cells), counts
+
+
+def first_voxel(nodes: Lattice, lattice: Lattice) -> tuple[int, int, int]:
+    """Number of the first fine voxel along each axis, counted from the first point of the lattice.
+
+    On the voxels of the lattice it is the place in the target grid, whatever part of the scan is encoded.
+    """
+    axes = zip(nodes.origin, lattice.origin, nodes.cell, strict=True)
+    first, second, third = (round((own - theirs) / cell) for own, theirs, cell in axes)
+    return first, second, third
 
 
 def _fine_axis(n: int, origin: float, cell: float, scale: float | None) -> tuple[float, float, int]:

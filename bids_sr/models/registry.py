@@ -26,9 +26,12 @@ from bids_sr.errors import (
     WeightsError,
 )
 from bids_sr.models.base import RestorationModel, Signal, TrainableModel
+from bids_sr.models.coordinates import CoordinateNetwork
 from bids_sr.models.csr_dmri import CsrDmri
+from bids_sr.models.fitting import FittableModel
 from bids_sr.models.grid import NETWORKS, GridNetwork
 from bids_sr.models.interpolation import CubicSpline, Trilinear
+from bids_sr.models.smore import Smore
 
 _SHIPPED = Path(str(files("bids_sr"))) / "data" / "weights"
 _PRESETS = Path(str(files("bids_sr"))) / "data" / "presets"
@@ -48,7 +51,7 @@ class ModelCard:
     description : str
         One sentence for reports.
     architecture : str
-        ``csr_dmri``, ``dcsrn``, ``rescnn3d``, ``rdn``, ``cubic`` or ``trilinear``.
+        ``csr_dmri``, one of `bids_sr.models.grid.NETWORKS`, ``cubic`` or ``trilinear``.
     arguments : dict
         Of the architecture, without the number of its input channels.
     inputs : tuple of str
@@ -92,8 +95,11 @@ class ModelCard:
 
     @property
     def uncertain(self) -> bool:
-        """Whether it tells how uncertain it is, see `bids_sr.models.base.UncertainModel`."""
-        return bool(self.arguments.get("spread", False))
+        """Whether it tells how uncertain it is, see `bids_sr.models.base.UncertainModel`; in units of shells alone.
+
+        What was divided by the mean b0 would have the uncertainty of that too.
+        """
+        return bool(self.arguments.get("spread", False)) and self.normalization == "shell"
 
     @property
     def signal(self) -> Signal:
@@ -116,6 +122,9 @@ INTERPOLATORS: dict[str, tuple[ModelCard, RestorationModel]] = {
     CUBIC.name: (CUBIC, CubicSpline()),
     TRILINEAR.name: (TRILINEAR, Trilinear()),
 }
+
+#: Architectures that learn from the scan itself, and so have no weights before they see it.
+FITTED_TO_SCAN: dict[str, type[FittableModel]] = {"smore": Smore, "inr": CoordinateNetwork}
 
 
 def list_models() -> tuple[str, ...]:
@@ -162,6 +171,20 @@ def build_model(architecture: str, arguments: Mapping[str, Any], n_channels: int
         raise ModelCardError(card=architecture, problem=str(error).splitlines()[0]) from error
     known = ", ".join(["csr_dmri", *NETWORKS])
     raise ModelCardError(card=architecture, problem=f"not a network that can be trained; known: {known}")
+
+
+def build_fittable(card: ModelCard) -> FittableModel:
+    """The model of a card of one of `FITTED_TO_SCAN`.
+
+    Raises
+    ------
+    ModelCardError
+        If it cannot be made of the card's arguments.
+    """
+    try:
+        return FITTED_TO_SCAN[card.architecture](**card.arguments)
+    except (TypeError, ValueError) as error:
+        raise ModelCardError(card=card.name, problem=str(error).splitlines()[0]) from error
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -261,13 +284,13 @@ def read_trained_card(name: str) -> ModelCard:
         If it is a preset.
     """
     card = read_card(name)
-    if card.architecture not in INTERPOLATORS and not card.weights_sha256:
+    if card.architecture not in {*INTERPOLATORS, *FITTED_TO_SCAN} and not card.weights_sha256:
         raise UntrainedModelError(name=card.name)
     return card
 
 
-def load_model(name: str, device: torch.device) -> tuple[RestorationModel, ModelCard]:
-    """A model ready for inference, and its card.
+def load_model(name: str, device: torch.device) -> tuple[RestorationModel | FittableModel, ModelCard]:
+    """A model ready for inference, or to be fitted to a scan, and its card.
 
     Parameters
     ----------
@@ -285,6 +308,8 @@ def load_model(name: str, device: torch.device) -> tuple[RestorationModel, Model
     card = read_trained_card(name)
     if card.architecture in INTERPOLATORS:
         return INTERPOLATORS[card.architecture][1], card
+    if card.architecture in FITTED_TO_SCAN:
+        return build_fittable(card), card
     weights = card_path(name.removesuffix(AT_TARGET)).with_suffix(".safetensors")
     return _with_weights(card, weights).to(device), card
 

@@ -563,6 +563,7 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("T1w", _t1w_fact(inputs, model, record.get("t1w") or {}) if inputs else None),
         ("Model", f"{model['name']}: {model.get('description', '')}".rstrip(": ") if model else None),
         ("Parameters", f"{model['parameters']:,}" if model.get("parameters") else None),
+        ("Fit to this series", _fit_fact(record.get("fit") or {})),
         ("Device", model.get("device")),
         ("Time", duration(seconds["total"]) if "total" in seconds else None),
         ("Volumes", f"{gradients['n_volumes']}: {gradients['n_b0']} b0, {shells}".rstrip(", ") if gradients else None),
@@ -579,6 +580,15 @@ _CHECK_FACTS = {
     "partly": "super-resolution helped on this scan only in part",
     "no": "super-resolution did not help on this scan",
 }
+
+
+def _fit_fact(fit: Mapping[str, Any]) -> str | None:
+    """What a model that learns from the scan has learned, and how long that took."""
+    if not fit:
+        return None
+    return (
+        f"{fit['sentence']} {fit['steps']:,} steps, {duration(fit['seconds'])}." if fit["learned"] else fit["sentence"]
+    )
 
 
 def _departure_fact(part: Mapping[str, Any]) -> str | None:

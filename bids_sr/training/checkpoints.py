@@ -24,7 +24,7 @@ KEPT = 2
 _CARD = "bids_sr_card"
 #: What must be the same on both cards for a training to go on, and under `training` on them.
 _SAME = ("architecture", "arguments", "inputs", "normalization")
-_SAME_IN_TRAINING = ("scans", "patches", "loss", "optimization")
+_SAME_IN_TRAINING = ("scans", "patches", "loss", "optimization", "adversarial")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -140,7 +140,7 @@ def resumed_card(checkpoint: Path, card: ModelCard, folder: Path) -> ModelCard:
     for name in _SAME:
         _check_same(checkpoint, name, before[name], now[name])
     for name in _SAME_IN_TRAINING:
-        _check_same(checkpoint, name, _decisive(before["training"][name]), _decisive(now["training"][name]))
+        _check_same(checkpoint, name, _decisive(before["training"].get(name)), _decisive(now["training"].get(name)))
     home = checkpoint.resolve().parent.parent
     if card.training["optimization"]["patience"] and home != folder.resolve():
         raise TrainingDataError(where=checkpoint, problem=f"its best weights lie beside it; go on with --output {home}")

@@ -60,6 +60,8 @@ class PackedScan:
         The T1w on the same box with voxels divided by whole numbers, as `bids_sr.dwi.t1w.refined_t1w` gives it.
     simulated : bool
         Whether the scan was made rather than acquired.
+    gradients : ndarray, (n, 4), float64, or None
+        b-values in s/mm2 and directions; packs of earlier versions hold none.
     """
 
     name: str
@@ -71,6 +73,7 @@ class PackedScan:
     voxel_sizes: NDArray[np.float64]
     t1w: NDArray[np.float16] | None = None
     simulated: bool = False
+    gradients: NDArray[np.float64] | None = None
 
     @cached_property
     def inside(self) -> NDArray[np.int32]:
@@ -125,6 +128,7 @@ def pack_scan(
     voxel_sizes: NDArray[np.float64],
     t1w: NDArray[np.floating] | None = None,
     simulated: bool = False,
+    bvecs: NDArray[np.float64] | None = None,
 ) -> PackedScan:
     """Normalize a series and crop it to its brain.
 
@@ -145,6 +149,8 @@ def pack_scan(
         The T1w on the grid of the series with finer voxels, as `bids_sr.dwi.t1w.refined_t1w` gives it.
     simulated : bool
         Whether the series was made rather than acquired.
+    bvecs : ndarray, (n, 3), optional
+        Directions; only what compares tensors needs them.
 
     Raises
     ------
@@ -174,6 +180,8 @@ def pack_scan(
         np.asarray(voxel_sizes, dtype=np.float64),
         None if t1w is None else _cropped_t1w(t1w, mask.shape, box),
         simulated,
+        # Directions of b0 volumes may be anything.
+        None if bvecs is None else np.nan_to_num(np.column_stack([bvals, bvecs])).astype(np.float64),
     )
 
 
@@ -238,8 +246,9 @@ def _write_scan(scan: PackedScan, stream: BinaryIO) -> dict[str, Any]:
     """Write the arrays of a scan; return what the header of a safetensors file says of each."""
     tensors = {field: np.ascontiguousarray(getattr(scan, field)) for field in _REQUIRED}
     tensors["simulated"] = np.array([scan.simulated], np.int64)
-    if scan.t1w is not None:
-        tensors["t1w"] = np.ascontiguousarray(scan.t1w)
+    for field in ("t1w", "gradients"):
+        if getattr(scan, field) is not None:
+            tensors[field] = np.ascontiguousarray(getattr(scan, field))
     tensors["mask"] = scan.mask.astype(np.uint8)
     # The next scan would begin at an odd place, from where numbers are read more slowly.
     tensors["padding"] = np.zeros(-sum(tensor.nbytes for tensor in tensors.values()) % 8, np.uint8)
@@ -295,4 +304,5 @@ def _read_scan(name: str, file: Path, start: int, entries: dict[str, Any]) -> Pa
         mapped("voxel_sizes"),
         mapped("t1w") if f"{name}/t1w" in entries else None,
         bool(mapped("simulated")[0]),
+        mapped("gradients") if f"{name}/gradients" in entries else None,
     )

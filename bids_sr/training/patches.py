@@ -13,6 +13,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from bids_sr.degradation import PROFILES, Profile
 from bids_sr.dwi.normalization import Sources, companion_shell, input_channels
 from bids_sr.dwi.t1w import by_parts
+from bids_sr.dwi.tensor import LARGEST_TENSOR_BVALUE
 from bids_sr.errors import TrainingDataError
 from bids_sr.models.base import GUIDE_CHANNELS, SUBPOSITIONS, Signal
 from bids_sr.training.guides import GuideSettings, draw_t1w
@@ -21,6 +22,10 @@ from bids_sr.training.sampling import Sampling, Turn
 
 #: Positions tried for a patch of which at least half shall lie in the brain; then the best of them is taken.
 TRIES = 30
+#: Volumes of a place that a tensor needs: a b0 and six weighted ones.
+FEWEST_VOLUMES = 7
+#: Sets of weighted volumes of a place that are tried; the one whose directions determine the tensor best is taken.
+SETS = 8
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,9 @@ class PatchSettings:
         What the T1w that guides a model is in the others.
     simulated_share : float, optional
         Share of the examples that come from simulated scans; by the voxels of their brains if not given.
+    volumes : int
+        So many patches that follow each other show one place, in a b0 and in weighted volumes of one shell, of up to
+        1500 s/mm2 where there is one; the noise of each is its own. 0 shows every patch's place in one volume.
 
     Raises
     ------
@@ -82,6 +90,7 @@ class PatchSettings:
     t1w_dropped: float = 0.0
     guide: GuideSettings = field(default_factory=GuideSettings)
     simulated_share: float | None = None
+    volumes: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
@@ -95,6 +104,7 @@ class PatchSettings:
             (self.points > 0 and "zoom" in self.profiles, "the profile zoom needs points = 0"),
             (not 0 < self.psf_range[0] <= self.psf_range[1], f"psf_range = {list(self.psf_range)}"),
             (self.noise_range < 0, f"noise_range = {self.noise_range}"),
+            (self.volumes != 0 and self.volumes < FEWEST_VOLUMES, f"volumes = {self.volumes}"),
         ):
             if wrong:
                 raise TrainingDataError(where="[patches]", problem=f"{problem} cannot be used")
@@ -112,7 +122,7 @@ class Example:
     """One patch: `channels` (C, p, p, p), `points` (Q, 3) in its voxel coordinates, `cell` (3,), `truth` (Q,).
 
     For a guided model, `channels` end with the T1w's parts of each voxel, and `guide`, (Q, GUIDE_CHANNELS), is what the
-    T1w tells at the points.
+    T1w tells at the points. `gradients`, (4,), are the volume's b-value in ms/um2 and its direction, if they are known.
     """
 
     channels: NDArray[np.float32]
@@ -120,16 +130,22 @@ class Example:
     cell: NDArray[np.float32]
     truth: NDArray[np.float32]
     guide: NDArray[np.float32] | None = None
+    gradients: NDArray[np.float32] | None = None
 
 
 class Batch(NamedTuple):
-    """Examples side by side, float32: (N, C, p, p, p), (N, Q, 3), (N, 3), (N, Q), (N, Q, GUIDE_CHANNELS) or None."""
+    """Examples side by side, float32; see `Example`.
+
+    (N, C, p, p, p), (N, Q, 3), (N, 3), (N, Q), for a guided model (N, Q, GUIDE_CHANNELS), and where places are shown in
+    several volumes (N, 4).
+    """
 
     channels: Tensor
     points: Tensor
     cell: Tensor
     truth: Tensor
     guide: Tensor | None = None
+    gradients: Tensor | None = None
 
 
 def draw_scale(settings: PatchSettings, random: np.random.Generator) -> NDArray[np.float64]:
@@ -158,6 +174,7 @@ def draw_example(
     scale: NDArray[np.float64] | None = None,
     others: Sequence[PackedScan] = (),
     volume: int | None = None,
+    own_noise: np.random.Generator | None = None,
 ) -> Example:
     """Degrade a random part of a random volume; the truth is the acquired intensity.
 
@@ -175,6 +192,8 @@ def draw_example(
         Scans whose T1w may guide in the place of its own.
     volume : int, optional
         Drawn if not given. With another volume, the same state of `random` gives the same place, seen in that volume.
+    own_noise : numpy.random.Generator, optional
+        Of the volume's own noise, `random` if not given: another volume of the place has another noise.
     """
     scale = draw_scale(settings, random) if scale is None else scale
     volume = _draw_volume(scan, settings, random) if volume is None else volume
@@ -183,7 +202,7 @@ def draw_example(
         sampling, voxels = _whole_patch(scan, scale, settings, turn, random)
     else:
         sampling, voxels = _patch_with_points(scan, scale, settings, random)
-    channels = turn.of_volumes(_channels(scan, volume, sampling, settings, signal, random))
+    channels = turn.of_volumes(_channels(scan, volume, sampling, settings, signal, random, own_noise))
     guide = None
     if signal.guided:
         parts, guide = _guidance(scan, others, sampling, voxels, settings, turn, random)
@@ -195,7 +214,70 @@ def draw_example(
         (1 / sampling.scale[turn.order]).astype(np.float32),
         _truth(scan, volume, signal, voxels),
         guide,
+        None if scan.gradients is None else (scan.gradients[volume] / (1000, 1, 1, 1)).astype(np.float32),
     )
+
+
+def draw_place(
+    scan: PackedScan,
+    settings: PatchSettings,
+    signal: Signal,
+    random: np.random.Generator,
+    scale: NDArray[np.float64] | None = None,
+    others: Sequence[PackedScan] = (),
+) -> list[Example]:
+    """A random part of a scan in `settings.volumes` of its volumes, a b0 first; see `draw_example`."""
+    volumes = _draw_volumes(scan, settings.volumes, random)
+    seed = int(random.integers(2**62))
+    return [
+        draw_example(
+            scan, settings, signal, np.random.default_rng(seed), scale, others, volume,
+            own_noise=np.random.default_rng([seed, volume]),
+        )
+        for volume in volumes
+    ]  # fmt: skip
+
+
+def _draw_volumes(scan: PackedScan, count: int, random: np.random.Generator) -> list[int]:
+    """A b0 volume and `count` - 1 weighted ones of one shell, whose directions are spread."""
+    shells = _tensor_shells(scan, count)
+    drawn = random.choice(shells)
+    b0, weighted = np.flatnonzero(scan.shells == 0), np.flatnonzero(scan.shells == drawn)
+    sets = [random.choice(weighted, count - 1, replace=False) for _ in range(SETS)]
+    best = min(sets, key=lambda volumes: _condition(gradients_of(scan)[volumes, 1:]))
+    return [int(random.choice(b0)), *map(int, best)]
+
+
+def gradients_of(scan: PackedScan) -> NDArray[np.float64]:
+    """b-values in s/mm2 and directions of the volumes of a scan, (n, 4).
+
+    Raises
+    ------
+    TrainingDataError
+        If its pack holds none.
+    """
+    if scan.gradients is None:
+        raise TrainingDataError(where=scan.name, problem="its pack holds no b-vectors; pack the scans again")
+    return scan.gradients
+
+
+def _tensor_shells(scan: PackedScan, count: int) -> NDArray[np.int64]:
+    """Shells of a scan with `count` - 1 volumes at least, those of a low b-value if there are any."""
+    bvals = gradients_of(scan)[:, 0]
+    weighted, sizes = np.unique(scan.shells[scan.shells > 0], return_counts=True)
+    enough = weighted[sizes >= count - 1]
+    if len(enough) == 0:
+        problem = f"no shell has the {count - 1} weighted volumes that volumes = {count} asks for"
+        raise TrainingDataError(where=scan.name, problem=problem)
+    low = np.array([bvals[scan.shells == shell].mean() <= LARGEST_TENSOR_BVALUE for shell in enough])
+    return enough[low] if low.any() else enough
+
+
+def _condition(directions: NDArray[np.float64]) -> float:
+    """How badly directions, (n, 3), determine a tensor."""
+    x, y, z = directions.T
+    columns = [x * x, y * y, z * z, 2 * x * y, 2 * x * z, 2 * y * z]
+    return float(np.linalg.cond(np.column_stack(columns)))
 
 
 def _draw_volume(scan: PackedScan, settings: PatchSettings, random: np.random.Generator) -> int:
@@ -284,6 +366,7 @@ def _channels(
     settings: PatchSettings,
     signal: Signal,
     random: np.random.Generator,
+    own_noise: np.random.Generator | None,
 ) -> NDArray[np.float32]:
     """What a model is shown of one volume, (C, p, p, p): degraded, then made noisy, then normalized."""
     shell = int(scan.shells[volume])
@@ -291,7 +374,7 @@ def _channels(
     *signals, share = sampling.of([scan.data[volume], scan.means[0], scan.means[companion], scan.mask])
     low, brain = np.stack(signals), share >= 0.5
     if random.random() < settings.noise_share:
-        low += _noise(low.shape[1:], scan, volume, settings, random)
+        low += _noise(low.shape[1:], scan, volume, settings, random, own_noise)
     dropped = random.random() < settings.t1w_dropped
     t1w = None
     if "t1w" in signal.inputs and scan.t1w is not None and not dropped:
@@ -301,7 +384,12 @@ def _channels(
 
 
 def _noise(
-    shape: tuple[int, ...], scan: PackedScan, volume: int, settings: PatchSettings, random: np.random.Generator
+    shape: tuple[int, ...],
+    scan: PackedScan,
+    volume: int,
+    settings: PatchSettings,
+    random: np.random.Generator,
+    own_noise: np.random.Generator | None = None,
 ) -> NDArray[np.float32]:
     """Gaussian noise as a scan with these voxels would have it in a volume, the mean b0 and the mean of its shell.
 
@@ -314,6 +402,8 @@ def _noise(
     in_b0 = scan.levels[companion] / scan.levels[0]
     deviation = random.uniform(0, settings.noise_range)
     own, others_b0, others = deviation * random.standard_normal((3, *shape), dtype=np.float32)
+    if own_noise is not None:
+        own = deviation * own_noise.standard_normal(shape, dtype=np.float32)
     if shell == 0:
         mean_b0, mean = (own + np.sqrt(count[0] - 1) * others_b0) / count[0], others / np.sqrt(count[companion])
         return np.stack([in_b0 * own, in_b0 * mean_b0, mean]).astype(np.float32)
@@ -383,7 +473,8 @@ class PatchStream(IterableDataset[Batch]):
     Raises
     ------
     TrainingDataError
-        If there is no scan, or `simulated_share` asks for a kind of scan that is not there.
+        If there is no scan, `simulated_share` asks for a kind of scan that is not there, or `volumes` for more volumes
+        than a scan has, or for b-vectors that its pack does not hold.
     """
 
     def __init__(
@@ -401,6 +492,9 @@ class PatchStream(IterableDataset[Batch]):
     ) -> None:
         self.scans, self.settings, self.signal, self.seed, self.batch_size = scans, settings, signal, seed, batch_size
         self.first_batch, self.rank, self.world_size = first_batch, rank, world_size
+        if settings.volumes:
+            for scan in scans:
+                _tensor_shells(scan, settings.volumes)
         shares = default_weights(scans, settings.simulated_share) if weights is None else weights
         self.probabilities = np.asarray(shares, dtype=np.float64) / np.sum(shares)
 
@@ -408,14 +502,21 @@ class PatchStream(IterableDataset[Batch]):
         """The examples of batch `number` of all ranks together."""
         random = np.random.default_rng([self.seed, number])
         scale = draw_scale(self.settings, random) if self.settings.points == 0 else None
-        drawn = random.choice(len(self.scans), size=self.batch_size, p=self.probabilities)
-        return [draw_example(self.scans[scan], self.settings, self.signal, random, scale, self.scans) for scan in drawn]
+        n_places = self.batch_size // max(1, self.settings.volumes)
+        drawn = [self.scans[scan] for scan in random.choice(len(self.scans), size=n_places, p=self.probabilities)]
+        how = self.settings, self.signal, random, scale, self.scans
+        if self.settings.volumes:
+            return [example for scan in drawn for example in draw_place(scan, *how)]
+        return [draw_example(scan, *how) for scan in drawn]
 
     def batch(self, number: int) -> Batch:
         """Batch `number` of all ranks together."""
         examples = self.examples(number)
-        names = Batch._fields if self.signal.guided else Batch._fields[:-1]
-        return Batch(*(torch.from_numpy(np.stack([getattr(example, name) for example in examples])) for name in names))
+        given = {"guide": self.signal.guided, "gradients": self.settings.volumes > 0}
+        names = [name for name in Batch._fields if given.get(name, True)]
+        return Batch(
+            **{name: torch.from_numpy(np.stack([getattr(example, name) for example in examples])) for name in names}
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches of this rank in order; each of several loading processes makes its part of them."""

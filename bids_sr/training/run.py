@@ -22,7 +22,7 @@ from bids_sr.errors import TrainingDataError
 from bids_sr.inference.device import resolve_device
 from bids_sr.models.base import TrainableModel
 from bids_sr.models.csr_dmri import CsrDmri, guided_weights
-from bids_sr.models.registry import ModelCard, build_model
+from bids_sr.models.registry import ModelCard, build_model, file_sha256
 from bids_sr.training.callbacks import MONITORED, StepBar, WriteWeights
 from bids_sr.training.checkpoints import (
     AtomicCheckpointIO,
@@ -36,7 +36,7 @@ from bids_sr.training.guides import FAITHFUL
 from bids_sr.training.module import Restoration
 from bids_sr.training.packing import PackedScan
 from bids_sr.training.patches import Batch, PatchSettings, PatchStream
-from bids_sr.training.settings import TrainingSettings
+from bids_sr.training.settings import Loss, TrainingSettings
 
 #: Steps between lines of the log.
 LOG_EVERY = 25
@@ -100,15 +100,26 @@ def card_of(
         "scans_with_t1w": sum(scan.t1w is not None for scan in scans),
         "validation_scans": [scan.name for scan in validation],
         "patches": asdict(settings.patches),
-        "loss": asdict(settings.loss),
+        "loss": _loss_record(settings.loss),
         "optimization": asdict(options),
         "weights": weights + (f", averaged with a decay of {options.ema}" if options.ema else ""),
         "hardware": hardware.description,
     }
+    if settings.adversarial is not None:
+        training["adversarial"] = asdict(settings.adversarial)
     return ModelCard(
         name, settings.description, settings.architecture, dict(settings.model), settings.inputs,
         settings.normalization, settings.patches.scale_range, training=training,
     )  # fmt: skip
+
+
+def _loss_record(loss: Loss) -> dict[str, Any]:
+    """What a card tells of the loss: the content of a file, which may lie elsewhere when the training goes on."""
+    record = asdict(loss)
+    if loss.perceptual is not None:
+        file = Path(loss.perceptual.weights)
+        record["perceptual"]["weights"] = file_sha256(file) if file.is_file() else ""
+    return record
 
 
 def train(
@@ -161,7 +172,8 @@ def train(
     if settings.optimization.freeze_encoder:
         cast(CsrDmri, model).encoder.requires_grad_(False)
     patches = _Patches(scans, validation, settings, hardware.workers)
-    _fit(Restoration(model, settings.loss, settings.optimization), patches, card, folder, hardware, checkpoint)
+    step = Restoration(model, settings.loss, settings.optimization, settings.adversarial, settings.patches.volumes)
+    _fit(step, patches, card, folder, hardware, checkpoint)
 
 
 def _begin_with(model: TrainableModel, source: TrainableModel, origin: ModelCard, card: ModelCard) -> ModelCard:

@@ -14,9 +14,43 @@ from bids_sr.evaluation.metrics import WINDOW
 from bids_sr.models.base import Signal
 from bids_sr.models.grid import NETWORKS
 from bids_sr.models.registry import build_model, preset_file
-from bids_sr.training.patches import PatchSettings
+from bids_sr.models.vgg import Layer
+from bids_sr.training.patches import FEWEST_VOLUMES, PatchSettings
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
+@dataclass(frozen=True)
+class Perceptual:
+    """A term that compares what a network for photographs sees in slices of restored and of acquired patches.
+
+    Attributes
+    ----------
+    weights : str
+        File with the weights of VGG19, see `bids_sr.models.vgg.load_vgg`. None come with the package.
+    weight : float
+        Of the term, see `bids_sr.training.losses.PerceptualLoss`.
+    layer : {"1_2", "2_2", "3_4", "4_4", "5_4"}
+        Whose features are compared, by its block and the convolution in it.
+
+    Raises
+    ------
+    TrainingDataError
+        If no file is named, or the weight is not positive.
+    """
+
+    weights: str = ""
+    weight: float = 0.1
+    layer: Layer = "3_4"
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing."""
+        if not self.weights:
+            problem = "needs weights, the path of a file with those of torchvision's vgg19; none come with the package"
+            raise TrainingDataError(where="[loss.perceptual]", problem=problem)
+        if self.weight <= 0:
+            problem = f"weight = {self.weight} is not positive; leave the table out to train without"
+            raise TrainingDataError(where="[loss.perceptual]", problem=problem)
 
 
 @dataclass(frozen=True)
@@ -33,6 +67,10 @@ class Loss:
         Of that spectrum. With "backward" the term grows with the root of the number of voxels, with "ortho" not.
     ssim : float
         Of one minus the mean structural similarity, see `bids_sr.training.losses.dissimilarity`.
+    tensor : float
+        Of the mean absolute error of the diffusion tensor, see `bids_sr.training.losses.tensor_l1`.
+    perceptual : Perceptual, optional
+        Without it there is no such term.
 
     Raises
     ------
@@ -45,15 +83,22 @@ class Loss:
     fourier: float = 0.0
     fourier_norm: Literal["backward", "ortho"] = "backward"
     ssim: float = 0.0
+    tensor: float = 0.0
+    perceptual: Perceptual | None = None
 
     @property
     def of_patches(self) -> tuple[str, ...]:
         """The terms with a weight that compare whole patches instead of points."""
-        return tuple(name for name in ("fourier", "ssim") if getattr(self, name) > 0)
+        return tuple(name for name in ("fourier", "ssim", "perceptual") if self.weight(name) > 0)
+
+    def weight(self, term: str) -> float:
+        """The weight of a term by its name."""
+        value = getattr(self, term)
+        return value.weight if isinstance(value, Perceptual) else float(value or 0)
 
     def __post_init__(self) -> None:
         """Refuse weights that mean nothing."""
-        weights = (self.l1, self.l2, self.fourier, self.ssim)
+        weights = [self.weight(term) for term in ("l1", "l2", "fourier", "ssim", "tensor", "perceptual")]
         if min(weights) < 0 or max(weights) == 0:
             raise TrainingDataError(where="[loss]", problem="weights must not be negative, and not all zero")
 
@@ -142,6 +187,65 @@ class Optimization:
 
 
 @dataclass(frozen=True)
+class Adversarial:
+    """A discriminator that learns beside the network to tell what it restores from what was acquired.
+
+    Attributes
+    ----------
+    weight : float
+        Of the adversarial term in the loss of the network.
+    loss : {"bce", "least-squares", "wasserstein-gp"}
+        See `bids_sr.training.adversarial`.
+    penalty : float
+        Weight of the gradient penalty; for "wasserstein-gp" only.
+    discriminator : {"srgan", "patch"}
+        See `bids_sr.models.discriminators`.
+    features : int
+        Width of its first convolution.
+    spectral_normalisation : bool
+        Divide its weights by their largest singular values, in the place of other normalization.
+    learning_rate : float
+        Of its own Adam, at its peak; the schedule is that of the network.
+    betas : tuple of float, (2,)
+        Of that Adam.
+    steps : int
+        Of the discriminator for each step of the network, all on that step's batch.
+    start_after : int
+        Steps of the network before the discriminator begins to learn and its term to count.
+
+    Raises
+    ------
+    TrainingDataError
+        If a value cannot be used.
+    """
+
+    weight: float = 1e-3
+    loss: Literal["bce", "least-squares", "wasserstein-gp"] = "bce"
+    penalty: float = 10.0
+    discriminator: Literal["srgan", "patch"] = "srgan"
+    features: int = 32
+    spectral_normalisation: bool = False
+    learning_rate: float = 1e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    steps: int = 1
+    start_after: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing."""
+        for wrong, problem in (
+            (self.weight <= 0, f"weight = {self.weight} is not positive; leave the table out to train without"),
+            (self.penalty < 0, f"penalty = {self.penalty} is negative"),
+            (self.features < 1, f"features = {self.features} is not positive"),
+            (self.learning_rate <= 0, f"learning_rate = {self.learning_rate} is not positive"),
+            (not all(0 <= beta < 1 for beta in self.betas), f"betas = {list(self.betas)} are not in [0, 1)"),
+            (self.steps < 1, f"steps = {self.steps} is not positive"),
+            (self.start_after < 0, f"start_after = {self.start_after} is negative"),
+        ):
+            if wrong:
+                raise TrainingDataError(where="[adversarial]", problem=problem)
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
     """All that decides what a training gives, apart from its data.
 
@@ -160,6 +264,8 @@ class TrainingSettings:
     patches : PatchSettings
     loss : Loss
     optimization : Optimization
+    adversarial : Adversarial, optional
+        Without it there is no discriminator.
 
     Raises
     ------
@@ -179,6 +285,7 @@ class TrainingSettings:
     patches: PatchSettings = field(default_factory=PatchSettings)
     loss: Loss = field(default_factory=Loss)
     optimization: Optimization = field(default_factory=Optimization)
+    adversarial: Adversarial | None = None
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together."""
@@ -194,6 +301,14 @@ class TrainingSettings:
             raise TrainingDataError(where="[loss]", problem=problem)
         if self.loss.ssim > 0 and round(self.patches.patch * self.patches.scale_range[0]) < WINDOW:
             problem = f"the ssim term needs fine patches of {WINDOW} voxels and more: a larger patch or scale"
+            raise TrainingDataError(where="[loss]", problem=problem)
+        if self.patches.points > 0 and self.adversarial is not None:
+            raise TrainingDataError(where="[adversarial]", problem="a discriminator needs whole patches: points = 0")
+        if self.patches.volumes and self.optimization.batch_size % self.patches.volumes:
+            problem = f"batch_size = {self.optimization.batch_size} is no multiple of volumes = {self.patches.volumes}"
+            raise TrainingDataError(where="[optimization]", problem=problem)
+        if self.loss.tensor > 0 and self.patches.volumes < FEWEST_VOLUMES:
+            problem = f"the tensor term needs places in several volumes: volumes = {FEWEST_VOLUMES} and more"
             raise TrainingDataError(where="[loss]", problem=problem)
         if self.optimization.freeze_encoder and self.architecture != "csr_dmri":
             problem = f"freeze_encoder: {self.architecture} has no encoder apart from its decoder"
@@ -241,13 +356,20 @@ def _parsed(kind: type[Parsed], content: Mapping[str, Any], section: str) -> Par
     for key, value in content.items():
         if key not in hints:
             raise TrainingDataError(where=place, problem=f"unknown key {key}; known: {', '.join(hints)}")
-        if dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):
-            values[key] = _parsed(hints[key], value, key)  # type: ignore[arg-type]
+        table = _table(hints[key])
+        if table is not None and isinstance(value, dict):
+            values[key] = _parsed(table, value, key)
         else:
             values[key] = tuple(value) if isinstance(value, list) else value
             if not _fits(values[key], hints[key]):
                 raise TrainingDataError(where=place, problem=f"{key} = {value!r} is not {_words(hints[key])}")
     return kind(**values)
+
+
+def _table(hint: Any) -> type[Any] | None:
+    """The data class that a table describes, also where it may be left out; None for a plain setting."""
+    options = (hint, *get_args(hint))
+    return next((option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)), None)
 
 
 def _fits(value: object, hint: Any) -> bool:
@@ -282,7 +404,7 @@ def _words(hint: Any) -> str:
     if get_origin(hint) is tuple:
         options = get_args(hint)
         return f"a list, each {_words(options[0])}" if options[1] is Ellipsis else f"a list of {len(options)} numbers"
-    if dataclasses.is_dataclass(hint) or (get_origin(hint) is not None and get_origin(hint) is not types.UnionType):
+    if _table(hint) is not None or (get_origin(hint) is not None and get_origin(hint) is not types.UnionType):
         return "a table"
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "left out"}
     return " or ".join(names.get(option, str(option)) for option in (get_args(hint) or (hint,)))

@@ -190,6 +190,7 @@ def scan_head(
         voxel_sizes=grid.voxel_sizes,
         t1w=refined_t1w(t1w, t1w_grid, grid, mask),
         simulated=True,
+        bvecs=directions,
     )
 
 

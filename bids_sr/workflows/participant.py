@@ -214,7 +214,8 @@ def _connect_record(workflow: Workflow, plan: SeriesPlan, record: Mapping[str, A
         [
             (preprocess, node, [(f"outputs.{name}", name) for name in ("gradients", "mask", "registration")]),
             (preprocess, node, [("outputs.seconds", "preprocess_seconds")]),
-            (restore, node, [("outputs.t1w", "t1w"), ("outputs.seconds", "super_resolution_seconds")]),
+            (restore, node, [("outputs.t1w", "t1w"), ("outputs.fit", "fit")]),
+            (restore, node, [("outputs.seconds", "super_resolution_seconds")]),
             (tensor, node, [(f"outputs.{name}", name) for name in ("tensor_table", "truth_table")]),
             (tensor, node, [("outputs.seconds", "tensor_seconds")]),
             (derivatives, node, [("outputs.files", "outputs")]),

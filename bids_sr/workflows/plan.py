@@ -288,9 +288,9 @@ def _rounded(values: Any) -> list[float]:
 def _model(plan: SeriesPlan) -> Mapping[str, Any]:
     """The model in the record's words."""
     card = plan.card
-    names = ("name", "description", "architecture", "normalization", "weights_sha256", "parameters", "uses_t1w")
+    names = ("name", "description", "architecture", "arguments", "normalization", "weights_sha256", "parameters")
     return {
-        **{name: getattr(card, name) for name in names},
+        **{name: getattr(card, name) for name in (*names, "uses_t1w")},
         "scale_range": list(card.scale_range),
         "device": plan.device,
     }

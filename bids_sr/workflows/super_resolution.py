@@ -21,7 +21,7 @@ from bids_sr.workflows.settings import Restoration, T1w
 
 SERIES = ["dwi_file", "bval_file", "mask_file"]
 INPUTS = [*SERIES, "t1w_file", "registration"]
-OUTPUTS = ["sr_file", "cubic_file", "deviations_file", "mask_file", "t1w", "seconds"]
+OUTPUTS = ["sr_file", "cubic_file", "deviations_file", "mask_file", "t1w", "fit", "seconds"]
 GRID = ["target_shape", "target_affine"]
 #: What an embedded workflow gives, and the graph and field that each comes from.
 EMBEDDED_OUTPUTS = {
@@ -141,7 +141,8 @@ def init_restore_wf(restoration: Restoration, name: str = "super_resolution") ->
 
     Inputs (node ``inputs``): `dwi_file`, `bval_file`, `mask_file`, and for a model that uses it `t1w_file` with its
     `registration`. Outputs (node ``outputs``): `sr_file`, `cubic_file`, `mask_file` on the target grid, `t1w` (whether
-    the model saw it), `seconds`; `deviations_file` where the uncertainty is asked for.
+    the model saw it), `fit` (how it was fitted to the series, if it was), `seconds`; `deviations_file` where the
+    uncertainty is asked for.
     """
     inputs = Node(IdentityInterface(INPUTS), name="inputs")
     grid = restoration.grid if restoration.knows_grid else {}
@@ -156,7 +157,7 @@ def init_restore_wf(restoration: Restoration, name: str = "super_resolution") ->
             (inputs, mask, [("mask_file", "mask_file")]),
             (inputs, restore, [(field, field) for field in SERIES]),
             (mask, outputs, [("mask_file", "mask_file")]),
-            (restore, outputs, [("dwi_file", "sr_file"), ("t1w", "t1w")]),
+            (restore, outputs, [("dwi_file", "sr_file"), ("t1w", "t1w"), ("fit", "fit")]),
             (restore, times, [("seconds", "in1")]),
             (times, outputs, [("out", "seconds")]),
         ]

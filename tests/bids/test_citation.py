@@ -4,7 +4,15 @@ import re
 
 import pytest
 
-from bids_sr.bids.citation import bibliography, cited_keys, methods_text, references, software_versions, write_citation
+from bids_sr.bids.citation import (
+    _ARCHITECTURES,
+    bibliography,
+    cited_keys,
+    methods_text,
+    references,
+    software_versions,
+    write_citation,
+)
 from tests.reports.brains import record
 
 TEXTS = {
@@ -45,6 +53,8 @@ def test_every_entry_of_the_file_is_read():
 def test_every_entry_can_be_cited():
     everything = set().union(*(cited_keys(methods_text(records)) for records in TEXTS.values()))
     everything |= set(cited_keys(methods_text([record() | {"software": dict.fromkeys(software_versions(), "1")}])))
+    for architecture in _ARCHITECTURES:
+        everything |= set(cited_keys(methods_text([record() | {"model": {"architecture": architecture}}])))
     assert everything == set(bibliography())
 
 
@@ -128,8 +138,10 @@ def test_the_guards_are_told_where_they_were_done():
 
 
 def test_the_uncertainty_is_told_where_it_was_asked_for():
-    asked = [record() | {"uncertainty": {"sentence": "x"}}]
-    assert "standard deviation of each restored intensity" in methods_text(asked)
+    asked = [record() | {"uncertainty": {"sentence": "x", "coverage": {"sub-x": 0.9}}}]
+    assert "standard deviation of each restored intensity, which it had learned" in methods_text(asked)
+    unknown = [record() | {"uncertainty": {"sentence": "x", "coverage": {}}}]
+    assert "standard deviation of each restored intensity. These" in methods_text(unknown)
     assert "standard deviation of each" not in methods_text([record()])
 
 

@@ -21,7 +21,7 @@ from bids_sr.errors import NoSignalError
 from bids_sr.evaluation import process
 from bids_sr.evaluation.process import Cost
 from bids_sr.models.registry import ModelCard, build_model, save_model
-from tests.made_models import save_tiny_model
+from tests.made_models import save_narrow_vgg, save_tiny_model
 
 TINY = {"features": 4, "growth": 4, "blocks": 1, "layers": 1, "feature_channels": 4, "hidden": 8, "stages": 1}
 
@@ -153,6 +153,20 @@ def test_what_decides_the_figures_decides_what_is_done_again(dataset, stood_in, 
     assert len(restored) == n_restored
 
 
+def test_figures_by_vgg_are_added_when_its_weights_are_given(dataset, stood_in, tmp_path, restored, monkeypatch):
+    shutil.copytree(stood_in, tmp_path, dirs_exist_ok=True)
+    weights = save_narrow_vgg(monkeypatch, tmp_path)
+    assert "vgg" not in table(tmp_path, "scans")[0]
+    assert main(words(dataset, tmp_path, "--vgg-weights", str(weights))) == 0
+    assert len(restored) == 2
+    for row in table(tmp_path, "scans"):
+        assert float(row["vgg"]) > 0
+        assert float(row["fid"]) > 0
+    assert "As VGG19 sees it" in (tmp_path / "summary.md").read_text()
+    assert main(words(dataset, tmp_path, "--vgg-weights", str(weights))) == 0
+    assert len(restored) == 2
+
+
 def test_a_change_of_the_series_is_noticed(dataset, stood_in, tmp_path, restored):
     shutil.copytree(dataset, tmp_path / "raw")
     shutil.copytree(stood_in, tmp_path / "out")
@@ -263,6 +277,7 @@ def test_where_nothing_can_be_written_it_ends(dataset, tmp_path, restored, monke
         (["--device", "tpu"], "--device"),
         (["--b0-threshold", "much"], "--b0-threshold"),
         (["--threads", "0"], "--threads"),
+        (["--vgg-weights", "none.pth"], "none.pth: no weights of VGG19: no such file"),
         (["--surprise"], "--surprise"),
     ],
 )

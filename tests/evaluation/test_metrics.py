@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.linalg import sqrtm
 
 from bids_sr.evaluation.metrics import (
     direction_error,
+    frechet_distance,
     mean_absolute_error,
     mean_squared_error,
     nrmse,
@@ -35,6 +37,26 @@ def test_ssim_of_equal_and_of_unrelated_images():
     noise = np.random.default_rng(0).random(TRUTH.shape) * 200
     assert ssim(TRUTH, TRUTH, MASK) == pytest.approx(1)
     assert ssim(TRUTH, noise, MASK) < 0.3
+
+
+def test_the_frechet_distance_is_that_of_its_formula():
+    """By the root of the product of the covariances, for sets that are large enough to have one."""
+    random = np.random.default_rng(0)
+    truth, restored = random.standard_normal((200, 6)), random.standard_normal((150, 6)) @ random.random((6, 6)) + 1
+    covariances = np.cov(truth.T), np.cov(restored.T)
+    expected = np.sum((truth.mean(axis=0) - restored.mean(axis=0)) ** 2) + np.trace(
+        covariances[0] + covariances[1] - 2 * sqrtm(covariances[0] @ covariances[1]).real
+    )
+    assert frechet_distance(truth, restored) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(restored, truth) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_frechet_distance_of_small_sets_is_finite_and_zero_for_equal_ones():
+    random = np.random.default_rng(1)
+    truth = random.standard_normal((5, 40))
+    assert frechet_distance(truth, truth) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(truth, truth[::-1]) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(truth, truth + 0.5) == pytest.approx(40 * 0.25)
 
 
 def test_direction_error_ignores_the_sign():

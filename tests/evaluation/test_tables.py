@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from bids_sr.evaluation.perception import PerceptualFigures
 from bids_sr.evaluation.process import Cost
 from bids_sr.evaluation.tables import (
     FIGURES,
@@ -30,6 +31,20 @@ def test_the_figures_of_a_scan_are_those_of_its_weighted_volumes():
     assert figures["psnr_mask"] == 22
     assert figures["psnr_b0"] == 30
     assert figures["seconds_per_volume"] == 2
+
+
+def test_figures_by_vgg_are_there_where_they_were_asked_for():
+    scans = [result(perception=PerceptualFigures(0.25, 3.0)), result("sub-02", perception=PerceptualFigures(0.75, 5.0))]
+    (group,) = groups(scans)
+    assert (group.mean("vgg"), group.mean("fid")) == (0.5, 4)
+    assert [(row["vgg"], row["fid"]) for row in scan_rows(scans)] == [(0.25, 3), (0.75, 5)]
+    text = summary(scans, "")
+    assert "| 0.5000 ± 0.3536 | 4.000 ± 1.414 |" in text
+    assert "FID with these features" in text
+    assert load(dump(scans[0], "key"), "key") == scans[0]
+    without = summary([result()], "")
+    assert "VGG" not in without
+    assert "vgg" not in scan_rows([result()])[0]
 
 
 def test_series_count_within_their_subject_and_subjects_alike():

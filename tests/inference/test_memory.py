@@ -25,6 +25,8 @@ SMALL_NETWORKS = {
     "vdsr3d": {"features": 16, "layers": 4},
     "mdcsrn": {"growth": 8, "blocks": 2, "units": 2},
     "unet3d": {"features": 16},
+    "swin3d": {"features": 16, "groups": 1, "heads": 2},
+    "ddpm3d": {"features": 8, "steps": 3, "samples": 2, "spread": True},
 }
 #: Few layers, so that the test is fast; memory is a matter of their width.
 MEASURED = {
@@ -36,6 +38,8 @@ MEASURED = {
     "vdsr3d": {"features": 64, "layers": 3},
     "mdcsrn": {"growth": 16, "blocks": 2, "units": 2},
     "unet3d": {"features": 32, "levels": 2},
+    "swin3d": {"features": 64, "groups": 1},
+    "ddpm3d": {"features": 32, "levels": 2, "steps": 1},
 }
 
 
@@ -95,7 +99,8 @@ def test_guidance_costs_the_operations_that_it_takes():
 def test_the_operations_of_a_grid_network_are_counted_on_the_fine_grid(architecture, scale, slab_values, monkeypatch):
     monkeypatch.setattr(slabs, "SLAB_VALUES", slab_values)
     arguments = {"scale": scale, **SMALL_NETWORKS[architecture]}
-    model, box = build_model(architecture, arguments, 3), (6, 7, 15)
+    # Fine voxels that fill windows, and pairs of them.
+    model, box = build_model(architecture, arguments, 3), (6, 8, 16)
     with FlopCounterMode(display=False) as counter:
         model.encode(torch.rand(1, 3, *box), ANY)
     counted = _work(box, ANY.cell, 0, ModelCard("x", "", architecture, arguments)).operations

@@ -15,6 +15,8 @@ SMALL = {
     "vdsr3d": {"features": 6, "layers": 4},
     "mdcsrn": {"growth": 4, "blocks": 2, "units": 2},
     "unet3d": {"features": 4, "levels": 3},
+    "swin3d": {"features": 4, "groups": 1, "layers": 2, "heads": 2},
+    "ddpm3d": {"features": 4, "levels": 2, "steps": 3, "deviation": 0.05},
 }
 
 

@@ -89,6 +89,15 @@ def test_the_pages_name_no_option_that_is_not_there():
     assert named - known - foreign == set()
 
 
+def test_the_files_and_tests_that_the_methods_name_are_there():
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .* \| .* \| (`.*`) \| (`.*`) \|$", page, re.MULTILINE)
+    assert len(rows) > 15
+    for files, tests in rows:
+        assert all((ROOT / "bids_sr" / name).is_file() for name in re.findall("`(.+?)`", files)), files
+        assert all((ROOT / "tests" / name).is_file() for name in re.findall("`(.+?)`", tests)), tests
+
+
 @pytest.fixture(scope="module")
 def package_map():
     """The module that draws the map."""

@@ -7,9 +7,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
+from bids_sr.demo.acquisition import spread_directions
+from bids_sr.dwi.gradients import Gradients
+from bids_sr.dwi.tensor import fit_tensor
 from bids_sr.errors import TrainingDataError
-from bids_sr.training.losses import DYNAMIC_RANGE, dissimilarity, fine_grid, fourier_l1, loss_terms
-from bids_sr.training.settings import Loss
+from bids_sr.training.losses import (
+    DYNAMIC_RANGE,
+    SIGNAL_FLOOR,
+    WHITE,
+    PerceptualLoss,
+    dissimilarity,
+    fine_grid,
+    fourier_l1,
+    loss_terms,
+    tensor_l1,
+)
+from bids_sr.training.settings import Loss, Perceptual
+from tests.made_models import save_narrow_vgg
 
 GRID = (4, 6, 5)
 N_VOXELS = 4 * 6 * 5
@@ -169,3 +183,107 @@ def test_the_fine_grid_follows_from_patch_and_cell():
         fine_grid(channels, cell, 2048)
     with pytest.raises(TrainingDataError, match="one scale"):
         fine_grid(channels, cell * torch.tensor([[1.0], [0.5]]), 23**3)
+
+
+# By the features of VGG19
+
+
+@pytest.fixture
+def perceptual(monkeypatch, tmp_path):
+    """The term by the features of a shallow layer, with weights that learned nothing."""
+    torch.set_num_threads(1)
+    return PerceptualLoss(Perceptual(str(save_narrow_vgg(monkeypatch, tmp_path)), layer="1_2"))
+
+
+def test_the_perceptual_term_is_the_mean_over_the_slices_of_three_axes(perceptual):
+    restored, truth = patches(1, 1, N_VOXELS), patches(2, 1, N_VOXELS)
+    expected = []
+    for axis in range(3):
+        one, other = (
+            torch.stack(volume.reshape(GRID).unbind(axis))[:, None] / WHITE for volume in (restored[0], truth[0])
+        )
+        expected.append((perceptual.network(one, "1_2") - perceptual.network(other, "1_2")).square().mean().item())
+    assert perceptual(restored, truth, GRID).item() == pytest.approx(np.mean(expected), rel=1e-4)
+    assert perceptual(truth, truth, GRID).item() == 0
+
+
+def test_the_perceptual_term_leads_to_the_truth_and_leaves_vgg_as_it_is(perceptual):
+    restored, truth = patches(3, 1, N_VOXELS), patches(4, 1, N_VOXELS)
+    restored.requires_grad_()
+    perceptual(restored, truth, GRID).backward()
+    assert (restored.grad * (restored.detach() - truth)).sum() > 0
+    assert not any(parameter.requires_grad for parameter in perceptual.network.parameters())
+
+
+def test_the_perceptual_term_is_weighted(perceptual):
+    restored, truth = patches(5, 1, N_VOXELS), patches(6, 1, N_VOXELS)
+    weights = Loss(perceptual=Perceptual("x", weight=0.3))
+    terms = loss_terms(restored, truth, GRID, weights, perceptual=perceptual)
+    assert terms["loss"].item() == pytest.approx(terms["l1"].item() + 0.3 * terms["perceptual"].item(), rel=1e-6)
+
+
+# Of the tensor
+
+
+def diffusion(seed: int, count: int) -> np.ndarray:
+    """Tensors, (count, 3, 3), in 1e-3 mm2/s, none so large that a signal falls below the floor."""
+    root = np.random.default_rng(seed).uniform(-0.5, 0.5, (count, 3, 3))
+    return root @ root.transpose(0, 2, 1) + 0.3 * np.eye(3)
+
+
+def signals(tensors: np.ndarray, gradients: np.ndarray, levels: np.ndarray) -> torch.Tensor:
+    """Signals, (V, Q), of tensors at gradients, (V, 4), each volume in units of its own."""
+    decay = np.einsum("vi,qij,vj->vq", gradients[:, 1:], tensors, gradients[:, 1:])
+    return torch.from_numpy(levels[:, None] * np.exp(-gradients[:, :1] * decay)).float()
+
+
+def protocol(n_directions: int = 9) -> np.ndarray:
+    """A b0 and b = 1 ms/um2, (V, 4)."""
+    weighted = np.column_stack([np.ones(n_directions), spread_directions(n_directions)])
+    return np.vstack([[0.0, 0, 0, 0], weighted])
+
+
+@pytest.mark.parametrize("n_directions", [6, 9])
+def test_the_tensor_term_is_the_error_of_the_tensor_whatever_the_units_are(n_directions):
+    gradients = protocol(n_directions)
+    levels = np.random.default_rng(0).uniform(1, 2, len(gradients))
+    places = [(diffusion(seed, 20), diffusion(seed + 1, 20)) for seed in (1, 5)]
+    restored, truth = (torch.cat([signals(place[i], gradients, levels) for place in places]) for i in range(2))
+    table = torch.from_numpy(np.vstack([gradients, gradients])).float()
+    expected = np.mean([np.abs(one - other) for one, other in places])
+    assert tensor_l1(restored, truth, table, len(gradients)).item() == pytest.approx(expected, rel=1e-3)
+    assert tensor_l1(truth, truth, table, len(gradients)).item() == 0
+
+
+def test_the_tensor_is_that_of_the_application():
+    """Isotropic tensors without noise: three of nine elements are wrong by what the mean diffusivities differ by."""
+    gradients, mask = protocol(), np.ones((5, 2, 1), bool)
+    restored, truth = (
+        signals(factor * np.linspace(0.5, 1, 10)[:, None, None] * np.eye(3), gradients, np.ones(10))
+        for factor in (1.0, 1.3)
+    )
+    table = Gradients(1000 * gradients[:, 0], gradients[:, 1:])
+    first, second = (
+        fit_tensor(series.numpy().T.reshape(5, 2, 1, -1), table, 50, mask).md for series in (restored, truth)
+    )
+    term = tensor_l1(restored, truth, torch.from_numpy(gradients).float(), 10)
+    assert term.item() == pytest.approx(1e3 * np.abs(first - second).mean() / 3, rel=1e-3)
+
+
+def test_signals_below_the_floor_count_as_the_floor():
+    gradients = torch.from_numpy(protocol(6)).float()
+    truth = torch.from_numpy(np.random.default_rng(0).uniform(0.5, 1, (7, 3))).float()
+    nothing, floor = torch.zeros(7, 3, requires_grad=True), torch.full((7, 3), SIGNAL_FLOOR)
+    term = tensor_l1(nothing, truth, gradients, 7)
+    assert term.item() == pytest.approx(tensor_l1(floor, truth, gradients, 7).item())
+    term.backward()
+    assert nothing.grad.isfinite().all()
+
+
+def test_the_tensor_term_needs_gradients():
+    restored, truth = patches(1, 7, 3).abs() + 0.1, patches(2, 7, 3).abs() + 0.1
+    with pytest.raises(TrainingDataError, match="patches with their gradients"):
+        loss_terms(restored, truth, None, Loss(tensor=1.0), volumes=7)
+    gradients = torch.from_numpy(protocol(6)).float()
+    terms = loss_terms(restored, truth, None, Loss(tensor=0.5), gradients=gradients, volumes=7)
+    assert terms["loss"].item() == pytest.approx(terms["l1"].item() + 0.5 * terms["tensor"].item())

@@ -78,6 +78,15 @@ def test_what_is_written_is_read(scan, tmp_path):
         assert getattr(first, field).dtype == getattr(with_t1w, field).dtype
         assert getattr(first, field).flags.aligned
     np.testing.assert_array_equal(second.data, with_t1w.data)
+    assert first.gradients is None
+
+
+def test_gradients_are_kept_and_directions_of_b0_volumes_may_be_anything(tmp_path):
+    bvecs = np.vstack([np.full(3, np.nan), np.eye(3)])
+    made = packed(*made_series(), bvecs=bvecs)
+    save_pack([made], tmp_path / "pack.safetensors")
+    (read,) = load_pack(tmp_path / "pack.safetensors")
+    np.testing.assert_array_equal(read.gradients, np.column_stack([BVALS, np.vstack([np.zeros(3), np.eye(3)])]))
 
 
 def test_other_programs_can_read_a_pack(scan, tmp_path):

@@ -378,8 +378,8 @@ def assert_same(some, others):
 
 
 def test_a_batch_has_one_row_per_example(scans):
-    channels, points, cell, truth, guide = stream_of(scans).batch(0)
-    assert guide is None
+    channels, points, cell, truth, guide, gradients = stream_of(scans).batch(0)
+    assert guide is gradients is None
     assert [tuple(part.shape) for part in (channels, points, cell, truth)] == [
         (3, 3, 10, 10, 10),
         (3, 300, 3),
@@ -474,3 +474,79 @@ def test_no_scan_is_refused():
 def test_settings_that_mean_nothing_are_refused(change, problem):
     with pytest.raises(TrainingDataError, match=problem):
         PatchSettings(**change)
+
+
+# Places in several volumes
+
+
+def directed(n_directions=9, seed=0, **fields):
+    """Two b0 volumes, and directions at b = 1000 and 3000, each volume of its own brightness."""
+    table = np.random.default_rng(seed).standard_normal((n_directions, 3))
+    table /= np.linalg.norm(table, axis=1, keepdims=True)
+    weighted = [np.column_stack([np.full(n_directions, b), table]) for b in (1000.0, 3000.0)]
+    gradients = np.vstack([np.zeros((2, 4)), *weighted])
+    shells = np.repeat([0, 1, 2], [2, n_directions, n_directions])
+    brightness = 1 + np.arange(len(shells))
+    data = (brightness[:, None, None, None] * np.ones((1, 16, 16, 16))).astype(np.float16)
+    means = np.ones((3, 16, 16, 16), np.float32)
+    made = PackedScan("made", data, means, shells, middle((16, 16, 16)), np.ones(3), np.ones(3), gradients=gradients)
+    return dataclasses.replace(made, **fields)
+
+
+PLACES = dataclasses.replace(POINTS, patch=6, border=1, points=20, scale_range=(1.5, 2.0), volumes=7)
+
+
+@pytest.mark.parametrize("points", [0, 20])
+def test_a_place_is_shown_in_a_b0_and_in_weighted_volumes_of_one_low_shell(points):
+    scan, chosen = directed(), dataclasses.replace(PLACES, points=points)
+    for number in range(4):
+        batch = stream_of([scan], chosen, batch_size=14).batch(number)
+        assert batch.gradients.shape == (14, 4)
+        for place in range(2):
+            rows = slice(7 * place, 7 * place + 7)
+            assert (batch.points[rows] == batch.points[7 * place]).all()
+            assert (batch.cell[rows] == batch.cell[7 * place]).all()
+            seen = (batch.truth[rows].amax(dim=1) - 1).round().int().tolist()
+            assert seen[0] in (0, 1)
+            assert len(set(seen)) == 7
+            assert set(seen[1:]) <= set(range(2, 11))
+            expected = scan.gradients[seen] / (1000, 1, 1, 1)
+            np.testing.assert_allclose(batch.gradients[rows], expected, rtol=1e-6)
+        assert not torch.equal(batch.points[0], batch.points[7]) or points == 0
+
+
+def test_the_directions_of_a_place_determine_a_tensor():
+    scan = directed(n_directions=30)
+    settings_ = dataclasses.replace(PLACES, volumes=7)
+    drawn = [patches._draw_volumes(scan, settings_.volumes, np.random.default_rng(seed))[1:] for seed in range(20)]
+    random = [np.random.default_rng(seed).choice(np.arange(2, 32), 6, replace=False) for seed in range(20)]
+    condition = [np.median([patches._condition(scan.gradients[one, 1:]) for one in sets]) for sets in (drawn, random)]
+    assert condition[0] < 0.6 * condition[1]
+
+
+def test_the_noise_of_each_volume_of_a_place_is_its_own_and_that_of_the_means_is_shared():
+    noisy = dataclasses.replace(PLACES, noise_share=1.0, noise_range=0.5)
+    scan = directed(data=np.ones((20, 16, 16, 16), np.float16), mask=np.ones((16, 16, 16), bool))
+    with_it, without = (
+        stream_of([scan], dataclasses.replace(noisy, noise_share=share), batch_size=7).batch(0).channels
+        for share in (1.0, 0.0)
+    )
+    noise = (with_it - without)[1:]
+    correlation = np.corrcoef(noise[:, 0].flatten(1).numpy())
+    assert np.abs(correlation[~np.eye(6, dtype=bool)]).max() < 0.35
+    assert noise[0, 1].abs().max() > 0
+    assert (noise[:, 1] == noise[0, 1]).all()
+
+
+def test_scans_without_what_places_need_are_refused():
+    with pytest.raises(TrainingDataError, match="holds no b-vectors; pack the scans again"):
+        stream_of([scan_of(np.ones((8, 8, 8)))], PLACES, batch_size=7)
+    with pytest.raises(TrainingDataError, match="no shell has the 6 weighted volumes that volumes = 7 asks for"):
+        stream_of([directed(5)], PLACES, batch_size=7)
+
+
+def test_where_only_a_strong_shell_has_enough_volumes_it_is_shown():
+    scan = directed()
+    few = dataclasses.replace(scan, shells=np.where(scan.shells == 1, 2, scan.shells))
+    strong = dataclasses.replace(few, gradients=few.gradients * (3, 1, 1, 1))
+    assert stream_of([strong], PLACES, batch_size=7).batch(0).gradients[1:, 0].min() >= 3

@@ -7,15 +7,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bids_sr.errors import DeviceError, TrainingDataError
+from bids_sr.demo.acquisition import spread_directions
+from bids_sr.errors import DeviceError, TrainingDataError, WeightsFileError
 from bids_sr.models.base import Lattice
 from bids_sr.models.interpolation import CubicSpline
-from bids_sr.models.registry import build_model, load_model, read_card
+from bids_sr.models.registry import build_model, file_sha256, load_model, read_card
 from bids_sr.training.checkpoints import checkpoints_in
 from bids_sr.training.guides import FAITHFUL
 from bids_sr.training.patches import PatchSettings, PatchStream
 from bids_sr.training.run import Hardware, _loggers, train
-from bids_sr.training.settings import Loss, Optimization, TrainingSettings, load_settings
+from bids_sr.training.settings import Loss, Optimization, Perceptual, TrainingSettings, load_settings
+from tests.made_models import save_narrow_vgg
 from tests.training.trainings import CPU, SCANS, SETTINGS, changed, trained
 
 
@@ -39,7 +41,7 @@ def test_the_toy_preset_beats_cubic_interpolation(tmp_path):
     errors = {"toy": 0.0, "cubic": 0.0}
     stream = PatchStream(SCANS[1], settings.patches, settings.signal, seed=99, batch_size=1)
     for number in range(12):
-        channels, points, cell, truth, _ = stream.batch(number)
+        channels, points, cell, truth = stream.batch(number)[:4]
         lattice = Lattice((0.0, 0.0, 0.0), tuple(cell[0].tolist()))
         for name, network in (("toy", model), ("cubic", CubicSpline())):
             restored = network.query(network.encode(channels, lattice), points[0], cell[0])
@@ -117,6 +119,46 @@ def test_averaged_weights_are_written_and_normalization_statistics_with_them(tmp
     card = read_card(str(tmp_path / "tiny.json"))
     assert card.training["weights"] == "those of the last step, averaged with a decay of 0.5"
     assert {"validation_fourier", "validation_l2", "validation_ssim", "train_fourier"} <= set(card.training["progress"])
+
+
+def test_a_training_by_the_features_of_vgg_and_by_the_tensor(tmp_path, monkeypatch):
+    """Both terms fall, and going on from a checkpoint does not ask where the weights of VGG lie."""
+    first = save_narrow_vgg(monkeypatch, tmp_path)
+    settings = dataclasses.replace(
+        GRID_SETTINGS,
+        normalization="shell",
+        architecture="vdsr3d",
+        model={"features": 4, "layers": 2},
+        patches=dataclasses.replace(GRID_SETTINGS.patches, volumes=7),
+        loss=Loss(tensor=0.1, perceptual=Perceptual(str(first), 1.0)),
+        optimization=Optimization(max_steps=4, validate_every=4, batch_size=7, validation_examples=7, ema=0.5),
+    )
+    scans = [[with_directions(scan) for scan in part] for part in SCANS]
+    train(*scans, settings, "tiny", tmp_path / "out", CPU)
+    training = read_card(str(tmp_path / "out" / "tiny.json")).training
+    progress = training["progress"]
+    total = progress["validation_l1"] + 0.1 * progress["validation_tensor"] + progress["validation_perceptual"]
+    assert progress["validation_loss"] == pytest.approx(total, rel=1e-4)
+    assert training["loss"]["perceptual"] == {"weights": file_sha256(first), "weight": 1.0, "layer": "3_4"}
+    elsewhere = first.rename(tmp_path / "elsewhere.pth")
+    moved = dataclasses.replace(
+        settings, loss=dataclasses.replace(settings.loss, perceptual=Perceptual(str(elsewhere), 1.0))
+    )
+    train(*scans, moved, "tiny", tmp_path / "out", CPU, resume=tmp_path / "out")
+    with pytest.raises(WeightsFileError, match="no such file"):
+        train(*scans, settings, "tiny", tmp_path / "none", CPU)
+
+
+def with_directions(scan):
+    """A scan with six directions instead of two."""
+    data = np.concatenate([scan.data[:1], *[scan.data[1:] for _ in range(3)]])
+    directions = np.vstack([np.zeros(3), spread_directions(6)])
+    return dataclasses.replace(
+        scan,
+        data=data,
+        shells=np.array([0] + [1] * 6),
+        gradients=np.column_stack([[0.0] + [1000.0] * 6, directions]),
+    )
 
 
 def test_it_stops_when_nothing_is_gained_and_the_best_weights_are_kept(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from bids_sr.errors import BidsSrError, ModelCardError, SignalError, TrainingDataError
 from bids_sr.models.registry import build_model, count_parameters, list_presets, read_card
 from bids_sr.training.patches import PatchSettings
-from bids_sr.training.settings import Loss, Optimization, TrainingSettings, load_settings
+from bids_sr.training.settings import Adversarial, Loss, Optimization, TrainingSettings, load_settings
 
 #: Parameters of the published networks (Wu et al. 2024, 2022; Chen et al. 2018; Du et al. 2020).
 PUBLISHED = {
@@ -15,7 +15,7 @@ PUBLISHED = {
     "dcsrn_2x": 223_633, "dcsrn_3x": 223_633, "rescnn3d_2x": 1_995_329, "rescnn3d_3x": 1_995_329, "light": 840_161,
 }  # fmt: skip
 #: Networks of other families, widened or narrowed to about the size of `light`.
-FAMILIES = ("srcnn3d", "vdsr3d", "mdcsrn", "unet3d")
+FAMILIES = ("srcnn3d", "vdsr3d", "mdcsrn", "unet3d", "swin3d")
 
 
 @pytest.mark.parametrize("name", list_presets())
@@ -108,6 +108,21 @@ def test_the_light_model_stays_what_it_was():
         ("[loss]\nssim = 0.1", "the ssim term needs whole patches: points = 0"),
         ("[loss]\nssim = 0.1\n[patches]\npoints = 0\npatch = 5", "fine patches of 7 voxels and more"),
         ("[loss]\nssim = -0.1", "[loss]"),
+        ("[loss.perceptual]\nweight = 0.1", "needs weights, the path of a file"),
+        ('[loss.perceptual]\nweights = "x"\nweight = 0', "leave the table out"),
+        ('[loss.perceptual]\nweights = "x"\nlayer = "1_1"', "one of 1_2, 2_2, 3_4, 4_4, 5_4"),
+        ('[loss.perceptual]\nweights = "x"', "the perceptual term needs whole patches: points = 0"),
+        ("[loss]\nperceptual = 0.1", "perceptual = 0.1 is not a table"),
+        ("[loss]\ntensor = 0.1", "the tensor term needs places in several volumes: volumes = 7 and more"),
+        ("[patches]\nvolumes = 6", "volumes = 6 cannot be used"),
+        ("[patches]\nvolumes = 7\n[optimization]\nbatch_size = 12", "batch_size = 12 is no multiple of volumes = 7"),
+        ("[adversarial]\nweight = 0.01", "[adversarial]: a discriminator needs whole patches: points = 0"),
+        ("[adversarial]\nweight = 0", "leave the table out"),
+        ("[adversarial]\nsteps = 0", "steps = 0 is not positive"),
+        ("[adversarial]\nbetas = [0.5, 1.0]", "betas"),
+        ('[adversarial]\nloss = "hinge"', "one of bce, least-squares, wasserstein-gp"),
+        ("[adversarial]\nstart = 3", "[adversarial]: unknown key start"),
+        ("adversarial = true", "adversarial = True is not a table"),
         ('architecture = "rdn"', "points = 0"),
         ('architecture = "gan"', "gan"),
         ('inputs = ["b0"]', "volume"),
@@ -150,6 +165,13 @@ def test_values_given_instead_are_checked_too():
 def test_parts_that_do_not_fit_are_refused_without_a_file_too(parts):
     with pytest.raises((TrainingDataError, SignalError, ModelCardError)):
         TrainingSettings(**parts)
+
+
+def test_a_table_of_a_discriminator_is_understood(tmp_path):
+    file = tmp_path / "x.toml"
+    file.write_text('[patches]\npoints = 0\n[adversarial]\nloss = "least-squares"\ndiscriminator = "patch"\nsteps = 2')
+    assert load_settings(str(file)).adversarial == Adversarial(loss="least-squares", discriminator="patch", steps=2)
+    assert load_settings("toy").adversarial is None
 
 
 def test_whole_numbers_pass_for_numbers():
