@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from bids_sr.evaluation.tables import Group, mean_and_spread
-from bids_sr.models.registry import AT_TARGET
+from bids_sr.models.registry import AT_TARGET, list_models
 
 LIGHT_PRESETS = Path(__file__).parent / "presets"
 #: In the order of the paper's columns.
@@ -37,9 +37,17 @@ class Method:
 
     @property
     def trained(self) -> tuple[str, ...]:
-        """Names of the presets that must have been trained, each once."""
+        """Names of the presets that must have been trained, each once: not of what is ready, as interpolation is."""
         names = (name.removesuffix(AT_TARGET) for name in self.models.values())
-        return tuple(dict.fromkeys(name for name in names if name != "cubic"))
+        return tuple(dict.fromkeys(name for name in names if name not in list_models()))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters of a network, and the seconds of a training of it; None where it was not trained for the table."""
+
+    parameters: int
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -129,11 +137,32 @@ _LITERAL = (
     any_scale("CSR-dMRI to the letter", "csr_dmri_literal", "csr_dmri"),
     any_scale("CSR-dMRI in our geometry", "csr_dmri"),
 )
+_FAMILIES = (
+    any_scale("Cubic interpolation", "cubic"),
+    any_scale("SRCNN3D 9-1-5", "srcnn3d_915"),
+    any_scale("SRCNN3D 3-3-3", "srcnn3d_333"),
+    any_scale("VDSR3D", "vdsr3d"),
+    two_scales("ResCNN3D", "rescnn3d"),
+    two_scales("DCSRN", "dcsrn"),
+    any_scale("mDCSRN", "mdcsrn"),
+    any_scale("U-Net3D", "unet3d"),
+    any_scale("U-Net3D, adversarial", "unet3d_adversarial"),
+    any_scale("U-Net3D, tensor loss", "unet3d_tensor"),
+    any_scale("Swin3D, transformer", "swin3d"),
+    any_scale("DDPM3D, diffusion", "ddpm3d"),
+    any_scale("ArSSR", "arssr"),
+    any_scale("CSR-dMRI", "csr_dmri"),
+    any_scale("smore, fitted", "smore"),
+    any_scale("inr, fitted", "inr"),
+    any_scale("light, other budget", "light"),
+    any_scale("default, other budget", "default"),
+)
 #: By their names on the command line.
 TABLES = {
     "1": Table("Table 1: methods", methods_compared("csr_dmri"), paper_order=_ORDER),
     "2": Table("Table 2: ablations", ablations(_BASELINES, "csr_dmri")),
     "literal": Table("To the letter, with light widths", _LITERAL, "bicubic"),
+    "families": Table("The table of families", _FAMILIES),
     "paper1": Table("Table 1, full size", methods_compared("csr_dmri_paper"), "bicubic", _ORDER, full_size=True),
     "paper2": Table(
         "Table 2, full size",
@@ -177,11 +206,12 @@ def markdown(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def signal_table(table: Table, results: Results, protocol: str) -> str:
     """PSNR and SSIM of each method at each scale, by one protocol: `mask` or `volume`."""
+    return _by_method(table, results, lambda group: signal_cell(group, protocol))
 
-    def cell(group: Group) -> str:
-        return f"{shown(group, f'psnr_{protocol}', 2)} / {shown(group, f'ssim_{protocol}', 3)}"
 
-    return _by_method(table, results, cell)
+def signal_cell(group: Group, protocol: str) -> str:
+    """PSNR and SSIM by a protocol."""
+    return f"{shown(group, f'psnr_{protocol}', 2)} / {shown(group, f'ssim_{protocol}', 3)}"
 
 
 def figure_table(table: Table, results: Results, figure: str, digits: int, factor: float = 1.0) -> str:
@@ -193,6 +223,43 @@ def _by_method(table: Table, results: Results, cell: Callable[[Group], str]) -> 
     """A table with a row for each method and a column for each scale."""
     rows = [[m.label, *(cell(over_seeds(m, scale, results)) for scale in SCALES)] for m in table.methods]
     return markdown(["Method", *(f"{scale:g}x" for scale in SCALES)], rows)
+
+
+def overview_table(table: Table, results: Results, costs: Mapping[str, Cost]) -> str:
+    """What decides between the methods, a row for each: sizes, PSNR and SSIM in the brain, and the rest at one scale.
+
+    Parameters
+    ----------
+    table : Table
+    results : Results
+    costs : mapping of str to Cost
+        By the names of models; of those that are not there, and have no parameters, a dash is shown.
+    """
+    scales = [f"{scale:g}x" for scale in SCALES]
+    heading = ["Method", "Parameters", "Training (s)", *(f"PSNR / SSIM {scale}" for scale in scales)]
+    heading += [f"{title} {scales[0]}" for title, *_ in _AT_ONE_SCALE]
+    return markdown(heading, [_overview(method, results, costs) for method in table.methods])
+
+
+#: Of the first scale: heading, figure, digits, factor.
+_AT_ONE_SCALE = (
+    ("FA error", "fa_error", 4, 1.0),
+    ("MD error (1e-4 mm²/s)", "md_error", 3, 1e4),
+    ("Seconds per volume", "seconds_per_volume", 1, 1.0),
+    ("Memory (GB)", "peak_gb", 1, 1.0),
+)
+
+
+def _overview(method: Method, results: Results, costs: Mapping[str, Cost]) -> list[str]:
+    """The row of a method."""
+    names = dict.fromkeys(name.removesuffix(AT_TARGET) for name in method.models.values())
+    known = [costs[name] for name in names if name in costs]
+    parameters = [f"{cost.parameters:,}" for cost in known]
+    seconds = [f"{cost.seconds:.0f}" for cost in known if cost.seconds is not None]
+    groups_of = [over_seeds(method, scale, results) for scale in SCALES]
+    signals = [signal_cell(group, "mask") for group in groups_of]
+    others = [shown(groups_of[0], figure, digits, factor) for _, figure, digits, factor in _AT_ONE_SCALE]
+    return [method.label, " + ".join(parameters) or "–", " + ".join(seconds) or "–", *signals, *others]
 
 
 def published_table(table: Table, results: Results) -> str:

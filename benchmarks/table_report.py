@@ -6,24 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 
 from benchmarks.table_layout import (
+    Cost,
     Results,
     Table,
     figure_table,
     groups,
     markdown,
     order_found,
+    overview_table,
     published_table,
     signal_table,
 )
 from bids_sr import __version__
 from bids_sr.evaluation.figure import save_figure
 from bids_sr.evaluation.tables import as_csv, mean_and_spread
-from bids_sr.models.registry import ModelCard
+from bids_sr.models.registry import ModelCard, list_models, read_card
 
 
 @dataclass(frozen=True)
@@ -119,16 +122,14 @@ def report(table: Table, results: Results, trained: Sequence[Trained], trial: Tr
     seeds = sorted({training.seed for training in trained})
     spread = f"Mean ± standard deviation over the seeds {', '.join(map(str, seeds))}." if len(seeds) > 1 else ""
     sections = {
+        "Overview": [spread, overview_table(table, results, costs(table, trained))],
         "PSNR (dB) / SSIM in the brain": [spread, signal_table(table, results, "mask")],
         "PSNR (dB) / SSIM of whole volumes, the paper's protocol": [spread, signal_table(table, results, "volume")],
-        "Beside the published figures": [
-            "Whole volumes. The published figures are of other scans (Human Connectome Project, 1.25 mm); a dash where "
-            "no printed figure was at hand.",
-            published_table(table, results),
-        ],
-        "Order by PSNR in the brain": [order_found(table, results)],
+        **(_beside_the_paper(table, results) if any(method.published for method in table.methods) else {}),
         "Mean absolute error of FA": [figure_table(table, results, "fa_error", 4)],
         "Mean absolute error of MD (1e-4 mm²/s)": [figure_table(table, results, "md_error", 3, 1e4)],
+        "Seconds per volume": [figure_table(table, results, "seconds_per_volume", 1)],
+        "Most resident memory (GB)": [figure_table(table, results, "peak_gb", 1)],
         "Trainings": [training_table(trained)],
     }
     parts = [f"## {table.title}", introduction(table, trained, trial)]
@@ -140,6 +141,30 @@ def report(table: Table, results: Results, trained: Sequence[Trained], trial: Tr
     for heading, content in sections.items():
         parts += [f"### {heading}", *filter(None, content)]
     return "\n\n".join(parts) + "\n"
+
+
+def _beside_the_paper(table: Table, results: Results) -> dict[str, list[str]]:
+    """The sections that compare with what a paper found."""
+    return {
+        "Beside the published figures": [
+            "Whole volumes. The published figures are of other scans (Human Connectome Project, 1.25 mm); a dash where "
+            "no printed figure was at hand.",
+            published_table(table, results),
+        ],
+        "Order by PSNR in the brain": [order_found(table, results)],
+    }
+
+
+def costs(table: Table, trained: Sequence[Trained]) -> dict[str, Cost]:
+    """Parameters of the models of a table that have some, with the mean seconds of their trainings over the seeds."""
+    found = {}
+    for name in dict.fromkeys(name for method in table.methods for name in method.models.values()):
+        if name in list_models() and read_card(name).parameters:
+            found[name] = Cost(read_card(name).parameters)
+    for name in dict.fromkeys(training.model for training in trained):
+        rows = [training.row for training in trained if training.model == name]
+        found[name] = Cost(rows[0]["parameters"], fmean(float(row["seconds"]) for row in rows))
+    return found
 
 
 def introduction(table: Table, trained: Sequence[Trained], trial: Trial) -> str:
@@ -157,12 +182,15 @@ def introduction(table: Table, trained: Sequence[Trained], trial: Trial) -> str:
 def _budget(options: Sequence[Mapping[str, Any]]) -> str:
     """A sentence on the budget of the trainings, which differ in nothing but their seeds, or else in more."""
     first = options[0]
-    if any({**other, "seed": 0} != {**first, "seed": 0} for other in options):
-        return "Networks were trained for as long as their presets say; see the table of trainings."
-    return (
-        f"Training of every network: {first['max_steps']:,} steps of {first['batch_size']} patches, Adam from "
-        f"{first['learning_rate']:g}, {first['schedule']} schedule, {first['precision']}."
-    )
+    length = f"{first['max_steps']:,} steps"
+    if all({**other, "seed": 0} == {**first, "seed": 0} for other in options):
+        return (
+            f"Training of every network: {length} of {first['batch_size']} patches, Adam from "
+            f"{first['learning_rate']:g}, {first['schedule']} schedule, {first['precision']}."
+        )
+    if all((other["max_steps"], other["precision"]) == (first["max_steps"], first["precision"]) for other in options):
+        return f"Training of every network: {length}, {first['precision']}; the rest is in the presets."
+    return "Networks were trained for as long as their presets say; see the table of trainings."
 
 
 def _data(trained: Trained) -> str:

@@ -4,8 +4,8 @@ r"""Train the networks of a table with one budget, restore test scans with all o
         --test BIDS_DIR --participant-label elition --seeds 0 1 2 --output benchmarks/results/table1
 
 Tables: 1 (methods) and 2 (ablations), with networks of light widths in our geometry; literal, the light CSR-dMRI with
-the paper's degradation, coordinates and normalization; paper1 and paper2, the networks as published, for a GPU and
-some days.
+the paper's degradation, coordinates and normalization; families, the other families of networks beside them, and what
+ships; paper1 and paper2, the networks as published, for a GPU and some days.
 
 Each network is trained by `bids-sr-train fit` in a folder of its own below `--work`; one that was cut short goes on,
 one that is finished is left alone, and one that two tables share is trained once. `bids-sr-evaluate` does the rest, and
@@ -32,7 +32,7 @@ from benchmarks.table_layout import SCALES, TABLES, Results, Table
 from benchmarks.table_report import Trained, Trial, write_report
 from bids_sr.bids.inputs import read_description
 from bids_sr.errors import BidsSrError, TrainingDataError
-from bids_sr.models.registry import AT_TARGET, build_model, count_parameters, read_card
+from bids_sr.models.registry import AT_TARGET, build_model, count_parameters, list_models, read_card
 from bids_sr.training.settings import TrainingSettings, load_settings
 
 
@@ -264,7 +264,7 @@ def asked(table: Table, scale: float, ready: Sequence[Training]) -> list[str]:
     for model in dict.fromkeys(method.models[scale] for method in table.methods):
         ending = AT_TARGET if model.endswith(AT_TARGET) else ""
         same = [training for training in ready if training.model == model.removesuffix(AT_TARGET)]
-        names += ["cubic"] if model == "cubic" else [f"{training.card}{ending}" for training in same]
+        names += [model] if model in list_models() else [f"{training.card}{ending}" for training in same]
     return names
 
 

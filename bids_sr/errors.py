@@ -166,6 +166,21 @@ class InvalidNameError(InputError):
     template = "{path} is not a BIDS file name. Rename it, or run with --skip-bids-validation."
 
 
+class MisplacedFileError(InputError):
+    """A series lies in the folder of another subject than its name says."""
+
+    template = "{path} lies in the folder {folder} but is named for another subject. Move or rename it."
+
+
+class SameOutputError(InputError):
+    """Two series would be restored into files of the same names."""
+
+    template = (
+        "The results of {files} would have the same names ({series}). Choose one of them with --bids-filter-file, or "
+        "take the other out of the dataset."
+    )
+
+
 class UnavailableFileError(InputError):
     """A file is listed but its content is not there."""
 
@@ -221,7 +236,10 @@ class StaleDatabaseError(InputError):
 class BadFilterError(InputError):
     """The filter file asks for something that pybids cannot search."""
 
-    template = "--bids-filter-file: the filter for {query} cannot be used: {reason}"
+    template = (
+        "--bids-filter-file: the filter for {query} cannot be used: {reason} Entities have the long names of pybids, "
+        "such as direction and acquisition."
+    )
 
 
 class UnreadableSidecarError(InputError):

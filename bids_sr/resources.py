@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 BYTES_PER_GB = 1024**3
+
+#: OpenBLAS maps a buffer of 32 MB at its first large product, in numpy and in scipy, and keeps it for later ones.
+BLAS_BUFFER = 32 * 1024**2
 
 # The first that is set tells what the scheduler granted on this node. Needed where the scheduler confines jobs
 # neither by affinity nor by cgroup.
@@ -60,6 +65,31 @@ def lend_home() -> None:
     """Let libraries take the folder of temporary files for a home where the user has none, as in many containers."""
     if not has_home():
         os.environ["HOME"] = tempfile.gettempdir()
+
+
+@cache
+def reserve_blas_buffers() -> None:
+    """Let the OpenBLAS of numpy and of scipy take their buffers while it is known that there is room for them.
+
+    Where the address space is limited (``ulimit -v``, ``h_vmem`` of Grid Engine) and it finds no room, the one that
+    scipy 1.15 brings (0.3.28) asks again for ever instead of failing.
+
+    Raises
+    ------
+    MemoryError
+        If there is no room.
+    """
+    import numpy as np
+    from scipy.linalg import blas
+
+    try:
+        mmap.mmap(-1, 3 * BLAS_BUFFER).close()
+    except OSError as error:
+        raise MemoryError("no room for the buffers of OpenBLAS") from error
+    # Smaller products need no buffer.
+    factor = np.zeros((256, 256))
+    blas.dgemm(1.0, factor, factor)
+    np.matmul(factor, factor)
 
 
 def _affinity() -> int:

@@ -60,6 +60,19 @@ def test_a_complete_record_holds_what_was_found_and_leaves_out_what_was_not():
         ({"registration": {"agreement": 0.15, "rotation_degrees": 3.0, "translation_mm": 73.0}}, 1),
         ({"registration": {"agreement": 0.05, "rotation_degrees": 3.0, "translation_mm": 4.0}}, 1),
         ({"registration": {"agreement": 0.15, "contrast": 0.4, "rotation_degrees": 3.0, "translation_mm": 4.0}}, 1),
+        ({"registration": {"agreement": float("nan"), "rotation_degrees": 3.0, "translation_mm": 4.0}}, 1),
+        (
+            {"registration": {"agreement": 0.15, "coverage": 0.99, "rotation_degrees": 3.0, "translation_mm": 4.0}},
+            0,
+        ),
+        (
+            {"registration": {"agreement": 0.15, "coverage": 0.9, "rotation_degrees": 3.0, "translation_mm": 4.0}},
+            1,
+        ),
+        (
+            {"registration": {"agreement": 0.05, "coverage": 0.5, "rotation_degrees": 3.0, "translation_mm": 4.0}},
+            2,
+        ),
         ({"mask": {"volume_ml": 1300.0}}, 0),
         ({"mask": {"volume_ml": 20.0}}, 1),
     ],
@@ -114,6 +127,8 @@ def test_a_registration_is_trusted_where_the_images_agree():
     assert trusts_registration({"agreement": 0.15, "contrast": -0.4})
     assert not trusts_registration({"agreement": 0.15, "contrast": 0.4})
     assert not trusts_registration({"agreement": float("nan")})
+    assert trusts_registration({"agreement": 0.15, "coverage": 0.9})
+    assert not trusts_registration({"agreement": 0.15, "coverage": 0.5})
     assert trusts_registration({})
 
 

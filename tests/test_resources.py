@@ -1,6 +1,8 @@
 """What this process may use is the least that any authority over it grants."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,30 @@ def test_scheduler_grants(tmp_path, environment, cpus, memory):
 def test_this_machine_has_something():
     assert available_cpus(Path("/")) >= 1
     assert available_memory_gb(Path("/")) > 0
+
+
+STARVED = """
+import resource, scipy.linalg.blas
+from bids_sr.resources import reserve_blas_buffers
+
+if {before}:
+    reserve_blas_buffers()
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (20 << 20),) * 2)
+try:
+    reserve_blas_buffers()
+    factor = [[1.0] * 256] * 256
+    print(scipy.linalg.blas.dgemm(1.0, factor, factor)[0, 0])
+except MemoryError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize(("before", "says"), [(False, "no room for the buffers of OpenBLAS"), (True, "256.0")])
+def test_a_product_of_matrices_without_room_for_its_buffer_fails_instead_of_hanging(before, says):
+    """With 20 MB of address space left: refused where the buffers were not taken before, done where they were."""
+    done = subprocess.run(
+        [sys.executable, "-c", STARVED.format(before=before)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.strip() == says, done.stderr

@@ -21,6 +21,7 @@ from bids_sr.errors import (
     EmptyFileError,
     InputError,
     InvalidNameError,
+    MisplacedFileError,
     MissingGradientsError,
     NoAccessError,
     NoDwiError,
@@ -29,6 +30,7 @@ from bids_sr.errors import (
     NotAFileError,
     NotBidsError,
     PointerFileError,
+    SameOutputError,
     StaleDatabaseError,
     UnavailableFileError,
     UnreadableSidecarError,
@@ -52,7 +54,9 @@ IMAGE_EXTENSIONS = (".nii", ".nii.gz")
 # Spaces of preprocessed diffusion data whose T1w images carry no `space-` in older QSIPrep versions.
 _ANATOMICAL_SPACES = ("T1w", "ACPC")
 _NOT_INDEXED = re.compile(
-    r"^/(code|derivatives|sourcedata|stimuli|models|logs?)(/|$)|/\.|/(beh|eeg|fmap|func|ieeg|meg|micr|motion|mrs|nirs|"
+    # Subjects lie in the dataset's own folder: a copy of one further down (backup/sub-01) is none of its.
+    r"^/(?!sub-)[^/]+/|^/(code|derivatives|sourcedata|stimuli|models|logs?)$|/\.|"
+    r"/(beh|eeg|fmap|func|ieeg|meg|micr|motion|mrs|nirs|"
     # Links that lead back into the dataset would never end; no file that counts lies deeper than the fourth level.
     r"perf|pet|figures|log)(/|$)|^(/[^/]+){5}"
 )
@@ -166,16 +170,18 @@ def scan_series(config: Config) -> tuple[list[DwiSeries], list[InputError]]:
     masks = _query(layouts, {"suffix": "mask", "desc": "brain", "datatype": "dwi", "subject": subjects}, "mask")
 
     found: dict[str, DwiSeries] = {}
-    with_series = {image.entities["sub"] for image in dwi_images}
+    with_series = {image.entities.get("sub") for image in dwi_images}
     problems: list[InputError] = [
         _no_dwi(config, [label], is_derivative) for label in config.participants if label not in with_series
     ]
     for image in dwi_images:
         try:
             series = _series(image, config, description, t1w_images, masks)
-            if series.stem in found:
-                raise AmbiguousFileError(dwi=series.stem, files=f"{found[series.stem].dwi.name} and {image.path.name}")
-            found[series.stem] = series
+            # The results of series that differ in their resolution alone would have the same names.
+            name = join_entities({key: value for key, value in series.entities.items() if key not in ("desc", "res")})
+            if name in found:
+                raise SameOutputError(series=name, files=f"{found[name].dwi.name} and {image.path.name}")
+            found[name] = series
         except InputError as problem:
             problems.append(problem)
     return list(found.values()), problems
@@ -195,7 +201,8 @@ def series_names(config: Config) -> list[str]:
     subjects = _chosen_subjects(config)
     layout = _layout(config.bids_dir, subjects, config.bids_database_dir)
     images = _dwi_images(layout, config, subjects, _is_derivative(description))
-    return list(dict.fromkeys(join_entities(_without_desc(image.entities)) for image in images))
+    chosen = [image for image in images if image.entities.get("sub") in subjects]
+    return list(dict.fromkeys(join_entities(_without_desc(image.entities)) for image in chosen))
 
 
 def parse_entities(path: Path) -> dict[str, str]:
@@ -312,11 +319,7 @@ def _dwi_images(layout: BIDSLayout, config: Config, subjects: Sequence[str], is_
     _check_database(images, config)
     images = _usable(images, config, filters)
     _check_sessions(images, config)
-    chosen = [
-        image
-        for image in images
-        if image.entities.get("sub") in subjects and (not config.sessions or image.has("ses", *config.sessions))
-    ]
+    chosen = [image for image in images if not config.sessions or image.has("ses", *config.sessions)]
     if not chosen:
         raise _no_dwi(config, subjects, is_derivative)
     return chosen
@@ -361,9 +364,10 @@ def _no_dwi(config: Config, subjects: Sequence[str], is_derivative: bool) -> NoD
         if is_derivative
         else "Files named sub-*_dwi.nii.gz in the subjects' dwi folders are used."
     )
+    asked = _listing([f"sub-{label}" for label in subjects])
     return NoDwiError(
         bids_dir=config.bids_dir,
-        subjects=_listing([f"sub-{label}" for label in subjects]),
+        subjects=asked if subjects else "any subject: it has no sub-* folder",
         filters=f" with the filter {json.dumps(filters)}" if filters else "",
         hint=hint,
     )
@@ -390,7 +394,9 @@ def _query(layouts: Mapping[str, BIDSLayout], query: Mapping[str, Any], name: st
         try:
             paths = [Path(item.path) for item in layout.get(**known)]
         except (ValueError, TypeError, KeyError) as error:
-            raise BadFilterError(query=name, reason=_one_line(error)) from error
+            # What follows tells programmers how to switch the check off.
+            reason = _one_line(error).partition(" If you're sure")[0]
+            raise BadFilterError(query=name, reason=reason) from error
         found += [_Image(path, parse_entities(path), dataset) for path in paths]
     return sorted(found, key=lambda image: _natural(str(image.path)))
 
@@ -443,6 +449,9 @@ def _check_image(path: Path, root: Path, *, validate: bool) -> None:
     from bids_validator import BIDSValidator  # type: ignore[import-untyped]
 
     check_content(path)
+    folder = path.relative_to(root).parts[0]
+    if parse_entities(path).get("sub") != folder.removeprefix("sub-"):
+        raise MisplacedFileError(path=path, folder=folder)
     if validate and not BIDSValidator().is_bids(f"/{path.relative_to(root).as_posix()}"):
         raise InvalidNameError(path=path)
 
@@ -588,13 +597,15 @@ def _session_dates(subject_folder: Path) -> dict[str, datetime]:
     """Acquisition times of a subject's sessions where ``sub-*_sessions.tsv`` gives them."""
     table = subject_folder / f"{subject_folder.name}_sessions.tsv"
     dates = {}
-    if table.is_file():
-        with table.open(encoding="utf-8-sig", newline="") as rows:
-            for row in csv.DictReader(rows, delimiter="\t"):
-                try:
-                    dates[row["session_id"].removeprefix("ses-")] = datetime.fromisoformat(row["acq_time"])
-                except (KeyError, ValueError, TypeError):
-                    continue
+    try:
+        lines = table.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    except OSError:
+        return {}
+    for row in csv.DictReader(lines, delimiter="\t"):
+        try:
+            dates[row["session_id"].removeprefix("ses-")] = datetime.fromisoformat(row["acq_time"])
+        except (KeyError, ValueError, TypeError, AttributeError):
+            continue
     return dates
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -71,6 +71,8 @@ class Registration:
         Shift of the brain's centre.
     start : str
         The alignment that the best motion was found from: "scanner" or "head".
+    coverage : float
+        Part of the brain that lies in the T1w's field of view, 0 to 1.
     """
 
     matrix: NDArray[np.float64]
@@ -80,6 +82,7 @@ class Registration:
     rotation_degrees: float
     translation_mm: float
     start: str
+    coverage: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,8 @@ def register_rigid(
     refine = _problem(image, brain, head, REFINE_VOXEL, REFINE_RIM)
     starts = {"scanner": np.zeros(6), "head": _head_start(brain, head, search.centre)}
     found = _best_motion(search, refine, starts, wide=not sloppy)
-    return _describe(_as_matrix(found.parameters, search.centre), refine, found.start)
+    motion = _as_matrix(found.parameters, search.centre)
+    return replace(_describe(motion, refine, found.start), coverage=_coverage(motion, brain, head))
 
 
 @dataclass(frozen=True)
@@ -352,6 +356,13 @@ def _describe(motion: NDArray[np.float64], problem: _Problem, start: str) -> Reg
         translation_mm=float(np.linalg.norm(motion[:3, :3] @ centre + motion[:3, 3] - centre)),
         start=start,
     )
+
+
+def _coverage(motion: NDArray[np.float64], brain: _Volume, head: _Volume) -> float:
+    """Part of the brain that a motion puts into the cells of the T1w."""
+    to_voxels = np.linalg.inv(head.affine) @ motion @ brain.affine
+    voxels = np.argwhere(brain.data) @ to_voxels[:3, :3].T + to_voxels[:3, 3]
+    return float(np.mean(np.all((voxels >= -0.5) & (voxels <= np.array(head.data.shape) - 0.5), axis=1)))
 
 
 def _rank_correlation(joint: NDArray[np.float64]) -> float:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from bids_sr.errors import UnreadableImageError
 from bids_sr.geometry import Grid
 from bids_sr.interfaces.failure import Failure, is_memory_error
+from bids_sr.resources import reserve_blas_buffers
 
 
 class CoreInputSpec(BaseInterfaceInputSpec):
@@ -48,6 +49,7 @@ class CoreInterface(SimpleInterface):
         start = time.monotonic()
         seed_generators(self.inputs.random_seed)
         try:
+            reserve_blas_buffers()
             self._results.update(self._execute(folder))
         except BaseException as error:
             Failure.of(error).write(folder)

@@ -45,7 +45,7 @@ class SaveDerivatives(CoreInterface):
             outputs = outputs[: len(sources)]
         for source, target, sidecar in zip(sources, outputs, self.inputs.sidecars, strict=not self.inputs.optional):
             if target.endswith(".nii.gz"):
-                self._save_image(source, Path(target), {**sidecar, **found})
+                self._save_image(source, Path(target), joined(sidecar, found))
             else:
                 copy(Path(source), Path(target))
         return {"out_files": outputs}
@@ -79,6 +79,12 @@ class SaveTable(CoreInterface):
     def _execute(self, folder: Path) -> Mapping[str, Any]:
         save_table(Path(self.inputs.out_file), self.inputs.rows, self.inputs.columns)
         return {"out_files": [self.inputs.out_file, str(Path(self.inputs.out_file).with_suffix(".json"))]}
+
+
+def joined(sidecar: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata that were known before with those that a stage found; warnings of both."""
+    warnings = [*sidecar.get("Warnings", []), *found.get("Warnings", [])]
+    return {**sidecar, **found, **({"Warnings": warnings} if warnings else {})}
 
 
 def remove_image(file: Path) -> None:

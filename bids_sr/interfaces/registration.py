@@ -24,7 +24,7 @@ class _RegisterT1wInputSpec(CoreInputSpec):
 class _RegisterT1wOutputSpec(CoreOutputSpec):
     t1w_file = File(exists=True, desc="T1w in the world of the series, voxels untouched")
     summary = traits.Dict(
-        desc="rotation_degrees, translation_mm, mutual_information, start, agreement, contrast, matrix"
+        desc="rotation_degrees, translation_mm, mutual_information, start, agreement, contrast, coverage, matrix"
     )
 
 
@@ -51,6 +51,7 @@ class RegisterT1w(CoreInterface):
             "mutual_information": float(found.mutual_information),
             "agreement": float(found.agreement),
             "contrast": float(found.contrast),
+            "coverage": float(found.coverage),
             "start": found.start,
             "matrix": found.matrix.tolist(),
         }

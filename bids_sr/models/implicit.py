@@ -25,18 +25,16 @@ def trilinear_corners(points: Tensor, shape: tuple[int, int, int]) -> tuple[Tens
     weights : Tensor, (Q, 8)
         They sum to one.
     """
-    last = torch.tensor(shape, device=points.device) - 1
-    clamped = torch.minimum(points.clamp(min=0), last.to(points.dtype))
-    low = torch.minimum(clamped.floor().long(), (last - 1).clamp(min=0))
-    upper = clamped - low
-    high = torch.minimum(low + 1, last)
-    per_axis = [torch.stack([low[:, axis], high[:, axis]], dim=1) for axis in range(3)]
-    weight_per_axis = [torch.stack([1 - upper[:, axis], upper[:, axis]], dim=1) for axis in range(3)]
-    x, y, z = per_axis
-    indices = (x[:, :, None, None] * shape[1] + y[:, None, :, None]) * shape[2] + z[:, None, None, :]
-    u, v, w = weight_per_axis
-    weights = u[:, :, None, None] * v[:, None, :, None] * w[:, None, None, :]
-    return indices.flatten(1), weights.flatten(1)
+    voxels = torch.tensor(shape, device=points.device)
+    clamped = torch.minimum(points.clamp(min=0), (voxels - 1).to(points.dtype))
+    low = torch.minimum(clamped.long(), (voxels - 2).clamp(min=0))
+    strides = torch.tensor((shape[1] * shape[2], shape[2], 1), device=points.device)
+    # On an axis of one voxel, the upper neighbour is the voxel itself.
+    steps = torch.cartesian_prod(*(torch.stack([n * 0, n]) for n in strides * (voxels > 1))).sum(dim=1)
+    u, v, w = (clamped - low).T.contiguous()
+    pairs = ((1 - u) * (1 - v), (1 - u) * v, u * (1 - v), u * v)
+    weights = torch.stack([pair * share for pair in pairs for share in (1 - w, w)], dim=1)
+    return (low * strides).sum(dim=1, keepdim=True) + steps, weights
 
 
 def lookup(rows: Tensor, indices: Tensor, weights: Tensor) -> Tensor:

@@ -349,7 +349,7 @@ def _t1w(plan: SeriesPlan, original: Path) -> Derivative:
     series = plan.series
     path = plan.layout.path(series, "T1w", extension=".nii.gz", desc="preproc", space="dwi", datatype="anat")
     text = (
-        "T1w image in the world of the diffusion series: its affine was moved rigidly (DIPY, mutual information), its "
+        "T1w image in the world of the diffusion series: its affine was moved rigidly (mutual information), its "
         "voxels are as acquired."
     )
     sources = [plan.uri(original), plan.uri(series.dwi)]

@@ -9,7 +9,7 @@ import shutil
 import signal
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -330,8 +330,10 @@ def collect(config: Config, work: Work, failed: Sequence[Any], error: Exception 
     for plan, record, replaced in zip(work.plans, work.records, work.replaced, strict=True):
         label, node = plan.series.label, failures.get(plan.workflow_name)
         if node is None:
-            done = is_finished(read_record(plan.record_file), plan.fingerprint, config.output_dir)
+            written = read_record(plan.record_file)
+            done = is_finished(written, plan.fingerprint, config.output_dir)
             if done:
+                _tell_found(label, record, written or {})
                 remove_replaced(plan.record_file.parent, config.output_dir, replaced)
             outcomes.append(
                 Outcome(label, "done") if done else Outcome(label, "not run", str(stopped), stopped.exit_code)
@@ -348,6 +350,13 @@ def collect(config: Config, work: Work, failed: Sequence[Any], error: Exception 
             logger.error("%s: that it failed could not be recorded: %s", label, problem)
         outcomes.append(outcome)
     return outcomes
+
+
+def _tell_found(label: str, opening: Mapping[str, Any], written: Mapping[str, Any]) -> None:
+    """Log what the stages of a series found a reader should know; what was known before they ran was told then."""
+    for warning in written.get("warnings", ()):
+        if warning not in opening["warnings"]:
+            logger.warning("%s: %s", label, warning)
 
 
 @contextmanager

@@ -66,7 +66,6 @@ def init_series_wf(plan: SeriesPlan, record: Mapping[str, Any]) -> Workflow:
                 [(f"outputs.{name}", f"inputs.{name}") for name in ("t1w_file", "mask_file", "bval_file", "bvec_file")],
             ),
             (restore, derivatives, [("outputs.mask_file", "inputs.target_mask_file")]),
-            (restore, derivatives, [(("outputs.t1w", _t1w_fields), "inputs.sr_fields")]),
             (restore, derivatives, [(f"outputs.{name}", f"inputs.{name}") for name in ("sr_file", "cubic_file")]),
             (tensor, derivatives, [(f"outputs.{name}", f"inputs.{name}") for name in SAVED_MAPS]),
             (preprocess, figures, [("outputs.dwi_file", "acquired_file")]),
@@ -81,6 +80,7 @@ def init_series_wf(plan: SeriesPlan, record: Mapping[str, Any]) -> Workflow:
         ]
     )
     _connect_record(workflow, plan, record, figures)
+    _connect_sidecar(workflow)
     if plan.config.save_tensor:
         workflow.connect([(tensor, derivatives, [(f"outputs.{name}", f"inputs.{name}") for name in SAVED_ELEMENTS])])
     if plan.checks_itself:
@@ -188,11 +188,24 @@ def _connect_uncertainty(workflow: Workflow, plan: SeriesPlan) -> None:
     )
 
 
-def _t1w_fields(t1w: dict[str, object]) -> dict[str, object]:
-    """Metadata of a restored series: whether its T1w took part, and why not; nothing for a model that uses none."""
-    if not t1w:
-        return {}
-    return {"T1wUsed": t1w["used"], **({} if t1w["used"] else {"T1wNotUsedBecause": t1w["reason"]})}
+def _connect_sidecar(workflow: Workflow) -> None:
+    """Let the restored series' sidecar tell what the stages found to be wrong; the registration may be undefined."""
+    preprocess, restore, _, derivatives, _ = _stages(workflow)
+    told = Node(Merge(4), name="told", run_without_submitting=True)
+    workflow.connect(
+        [
+            (restore, told, [("outputs.t1w", "in1"), ("outputs.fit", "in2")]),
+            (preprocess, told, [("outputs.mask", "in3"), ("outputs.registration", "in4")]),
+            (told, derivatives, [(("out", _sidecar_fields), "inputs.sr_fields")]),
+        ]
+    )
+
+
+def _sidecar_fields(parts: list[dict[str, object]]) -> dict[str, object]:
+    """Metadata of a restored series; the import is here because nipype hands on the text of this function alone."""
+    from bids_sr.records import sidecar_fields
+
+    return sidecar_fields(dict(zip(("t1w", "fit", "mask", "registration"), parts, strict=False)))
 
 
 def _as_list(seconds: float) -> list[float]:

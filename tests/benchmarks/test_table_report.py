@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.table_layout import TABLES
-from benchmarks.table_report import Trained, Trial, report, scales_without_t1w, training_table
+from benchmarks.table_layout import TABLES, Cost
+from benchmarks.table_report import Trained, Trial, costs, report, scales_without_t1w, training_table
 from bids_sr.models.registry import ModelCard
 
 TRAINING = {
@@ -73,3 +73,24 @@ def test_only_networks_that_take_a_t1w_can_do_without_it():
     ]
     networks = [trained("m1", 0, 1.0), trained("m2", 0, 1.0, ("volume", "t1w"))]
     assert scales_without_t1w(rows, networks) == ["4", "10"]
+
+
+def test_costs_are_means_over_the_seeds_and_those_of_shipped_models_have_no_time():
+    found = costs(TABLES["families"], [trained("unet3d", 0, 10.0), trained("unet3d", 1, 20.0)])
+    assert found["unet3d"] == Cost(1234, 15.0)
+    assert found["light"].parameters > 1e5
+    assert found["light"].seconds is None
+    assert set(found) == {"unet3d", "light", "default"}
+
+
+def test_a_table_without_published_rows_is_not_compared_with_a_paper():
+    trial = Trial("Scans", [], None)
+    assert "published" not in report(TABLES["families"], {}, [], trial, [])
+    assert "### Beside the published figures" in report(TABLES["1"], {}, [], trial, [])
+
+
+def test_networks_of_one_length_that_differ_otherwise_are_told_so():
+    one, other = trained("unet3d", 0, 1.0), trained("srcnn3d_915", 0, 1.0)
+    other.card.training["optimization"] = TRAINING["optimization"] | {"learning_rate": 1e-4}
+    text = report(TABLES["families"], {}, [one, other], Trial("Scans", [], None), [])
+    assert "Training of every network: 1,000 steps, 32-true; the rest is in the presets." in text

@@ -28,6 +28,7 @@ from bids_sr.errors import (
     NoSuchSessionError,
     NoSuchSubjectError,
     NotBidsError,
+    SameOutputError,
     StaleDatabaseError,
     UnavailableFileError,
     UnreadableSidecarError,
@@ -180,10 +181,13 @@ def test_run_filter_takes_numbers_and_text(raw, value):
     assert [series.label for series in find(raw, filters={"dwi": {"run": value}})] == ["sub-01 run-01"]
 
 
-def test_filter_on_an_unknown_entity_is_refused(raw):
+@pytest.mark.parametrize("entity", ["sesion", "dir"])
+def test_filter_on_an_unknown_entity_is_refused(raw, entity):
+    """The advice is for users of the program, not for programmers that call pybids."""
     raw.dwi("sub-01")
-    with pytest.raises(BadFilterError, match="sesion"):
-        find(raw, filters={"dwi": {"sesion": "1"}})
+    with pytest.raises(BadFilterError, match=f"{entity}.*such as direction") as refused:
+        find(raw, filters={"dwi": {entity: "1"}})
+    assert "invalid_filters" not in str(refused.value)
 
 
 def test_filter_chooses_the_t1w(raw):
@@ -349,7 +353,19 @@ def test_two_versions_of_one_series_would_share_their_outputs(tmp_path):
     skeleton.dwi("sub-01_space-ACPC_desc-denoised")
     series, problems = scan_series(configure(skeleton.root, filters={"dwi": {"desc": "*"}}))
     assert len(series) == 1
-    assert [type(problem) for problem in problems] == [AmbiguousFileError]
+    assert [type(problem) for problem in problems] == [SameOutputError]
+
+
+def test_two_resolutions_of_one_series_would_share_their_outputs(tmp_path):
+    skeleton = Skeleton(tmp_path / "made", derivative=True)
+    for resolution in ("1", "2"):
+        skeleton.dwi(f"sub-01_space-T1w_res-{resolution}_desc-preproc")
+    series, problems = scan_series(configure(skeleton.root))
+    assert len(series) == 1
+    assert [type(problem) for problem in problems] == [SameOutputError]
+    assert "res-1" in str(problems[0]) and "res-2" in str(problems[0])
+    (chosen,) = find(skeleton, filters={"dwi": {"res": "2"}})
+    assert chosen.entities["res"] == "2"
 
 
 def test_mask_and_preprocessed_t1w_from_other_derivatives(raw, tmp_path):
@@ -428,3 +444,12 @@ def test_inputs_are_not_touched(raw):
     find(raw)
     assert {path: path.stat().st_mtime_ns for path in raw.root.rglob("*")} == before
     assert json.loads((raw.root / "dataset_description.json").read_text())["DatasetType"] == "raw"
+
+
+def test_of_two_gradient_files_in_a_folder_the_one_that_shares_more_entities_is_nearer(raw):
+    """Both apply; the general one comes first by its name."""
+    raw.dwi("sub-01_acq-x_dir-AP", gradients=False)
+    raw.gradients("sub-01/dwi/sub-01_acq-x_dwi")
+    raw.gradients("sub-01/dwi/sub-01_dir-AP_acq-x_dwi")
+    (series,) = find(raw)
+    assert {series.bval.name, series.bvec.name} == {f"sub-01_dir-AP_acq-x_dwi.{end}" for end in ("bval", "bvec")}

@@ -251,7 +251,7 @@ def chunks(data):
         data.dwi(f"sub-01_chunk-{chunk}")
 
 
-@layout(Told({"sub-01": NONE}, 2, ("sub-01_dwi.nii", "both")))
+@layout(Told({"sub-01": NONE}, 2, ("sub-01_dwi.nii and", "same names")))
 def the_same_series_twice(data):
     """Compressed and not."""
     file = data.dwi("sub-01")
@@ -286,6 +286,107 @@ def only_the_subject_asked_for_is_looked_at(data):
     data.dwi("sub-01")
     data.dwi("sub-02", gradients=False)
     data.text("participants.tsv", "participant_id\nsub-01\nsub-77\n")
+
+
+@layout(Told({}, 2, ("sub-01_ses-retest_dwi.nii.gz is empty", "sub-02_ses-test_dwi.nii.gz is empty")))
+def images_of_no_bytes(data):
+    """The public examples hold images of no bytes: each is told, and none is a traceback."""
+    data.gradients("dwi")
+    for subject in ("01", "02"):
+        for session in ("test", "retest"):
+            data.text(f"sub-{subject}/ses-{session}/dwi/sub-{subject}_ses-{session}_dwi.nii.gz", "")
+
+
+@layout(Told({f"sub-100307 dir-{d}{n}": NONE for n in (95, 96) for d in ("LR", "RL")}))
+def directions_with_numbers(data):
+    """Like the example of the HCP: directions and their count in one label, a reference beside each series."""
+    for name in ("LR95", "RL95", "LR96", "RL96"):
+        data.dwi(f"sub-100307_dir-{name}")
+        data.image(f"sub-100307_dir-{name}", "sbref", "dwi")
+    data.image("sub-100307_run-01", "T2w", "anat")
+
+
+@layout(Told({"sub-01": "sub-01_T1w.nii"}))
+def without_compression(data):
+    """Images as .nii."""
+    for file in (data.dwi("sub-01"), data.t1w("sub-01")):
+        nib.load(file).to_filename(file.with_suffix(""))
+        file.unlink()
+
+
+@layout(Told({f"sub-01 run-1 chunk-{chunk}": NONE for chunk in (1, 2)}))
+def chunks_that_inherit(data):
+    """Parts of a field of view with the gradients of the whole."""
+    data.gradients("sub-01/dwi/sub-01_run-1_dwi")
+    without_gradients(data, *(f"sub-01_run-1_chunk-{chunk}" for chunk in (1, 2)))
+
+
+@layout(Told({"sub-01 space-T1w": "sub-01_desc-preproc_T1w.nii.gz"}))
+def derivative_with_models(data):
+    """Like dwi_deriv: maps of models and streamlines beside the preprocessed series."""
+    shutil.rmtree(data.root)
+    made = qsiprep(data.root, space="T1w")
+    for name in ("model-DTI_param-FA", "model-CSD_param-wm_desc-preproc"):
+        made.image(f"sub-01_space-T1w_{name}", "dwimap", "dwi")
+    made.text("sub-01/dwi/sub-01_space-T1w_desc-preproc_tractography.tck", "x")
+
+
+@layout(Told({"sub-01": "sub-01_T1w.nii.gz", "sub-02": NONE}))
+def copies_further_down(data):
+    """Somebody keeps old files in a folder of the dataset: neither their series nor their T1w are its own."""
+    data.dwi("sub-01")
+    data.dwi("sub-02")
+    data.t1w("sub-01")
+    shutil.copytree(data.root / "sub-01", data.root / "backup" / "sub-01")
+    Skeleton(data.root / "old").t1w("sub-02")
+
+
+@layout(Told({"sub-01": NONE, "sub-02": NONE}, 2, ("sub-03/dwi/sub-04_dwi.nii.gz", "named for another subject")))
+def file_of_another_subject(data):
+    """A file that was copied and not renamed is told, not left out."""
+    file = data.dwi("sub-01")
+    data.dwi("sub-02")
+    (data.root / "sub-03" / "dwi").mkdir(parents=True)
+    shutil.copy(file, data.root / "sub-03" / "dwi" / "sub-04_dwi.nii.gz")
+
+
+@layout(Told({"sub-01": NONE}, 2, ("named for another subject",), ("--skip-bids-validation",)))
+def file_of_another_subject_who_is_there(data):
+    """Also where names are free: its results would be taken for those of the other."""
+    file = data.dwi("sub-01")
+    (data.root / "sub-02" / "dwi").mkdir(parents=True)
+    shutil.copy(file, data.root / "sub-02" / "dwi" / "sub-01_acq-x_dwi.nii.gz")
+
+
+@layout(Told({f"sub-01 ses-{n}": f"sub-01_ses-{t}_T1w.nii.gz" for n, t in ((1, 1), (2, 3), (3, 3))}))
+def sessions_table_of_another_encoding(data):
+    """Dates are read from lines that hold them; a broken byte elsewhere does no harm."""
+    for session in (1, 2, 3):
+        data.dwi(f"sub-01_ses-{session}")
+    data.t1w("sub-01_ses-1")
+    data.t1w("sub-01_ses-3")
+    rows = "site\tsession_id\tacq_time\nK\xf6ln\tses-1\t2001-01-01T00:00:00\nK\xf6ln\tses-2\t2009-01-01T00:00:00\n"
+    table = data.root / "sub-01" / "sub-01_sessions.tsv"
+    table.write_bytes(f"{rows}K\xf6ln\tses-3\t2009-01-02T00:00:00\nK\xf6ln\n".encode("latin-1"))
+
+
+@layout(Told({}, 2, ("No diffusion series", "any subject", "no sub-* folder")))
+def participants_without_folders(data):
+    """A table of participants alone."""
+    data.text("participants.tsv", "participant_id\nsub-01\n")
+
+
+@layout(Told({}, 2, ("no sub-a1B", "There are: A1b"), ("--participant-label", "sub-a1B")))
+def label_in_other_letters(data):
+    """Labels are cased."""
+    data.dwi("sub-A1b")
+
+
+@layout(Told({"sub-01": NONE, "sub-02": NONE}, options=("--participant-label", "sub-01,02", "01")))
+def labels_with_and_without_prefix(data):
+    """Separated by commas and blanks, once each."""
+    for subject in ("01", "02", "03"):
+        data.dwi(f"sub-{subject}")
 
 
 @pytest.mark.parametrize("name", list(LAYOUTS))

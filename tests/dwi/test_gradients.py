@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bids_sr import errors
-from bids_sr.dwi.gradients import Gradients, check_gradients, dipy_table, is_b0, read_gradients, shells, tensor_rank
+from bids_sr.dwi.gradients import (
+    Gradients,
+    check_gradients,
+    dipy_table,
+    is_b0,
+    read_bvals,
+    read_gradients,
+    shells,
+    tensor_rank,
+)
 from tests.dwi.made_series import directions, one_shell
 
 
@@ -127,3 +136,13 @@ def test_dipy_gets_unit_vectors_and_zero_for_b0():
     np.testing.assert_allclose(np.linalg.norm(table.bvecs[1:], axis=1), 1)
     np.testing.assert_array_equal(table.bvecs[0], 0)
     np.testing.assert_array_equal(table.b0s_mask, [True] + [False] * 20)
+
+
+def test_what_is_wrong_with_a_file_is_told(tmp_path):
+    """How many rows there are and of what, and why a file that is not there cannot be read."""
+    file = tmp_path / "two.bval"
+    file.write_text("0 1000 1000\n0 1000 1000\n")
+    with pytest.raises(errors.GradientFileError, match="2 rows of 3 where one is expected"):
+        read_bvals(file)
+    with pytest.raises(errors.GradientFileError, match=r"gone\.bval cannot be read.*: No such file"):
+        read_bvals(tmp_path / "gone.bval")

@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from bids_sr.dwi.registration import _rank_correlation, register_rigid
+from bids_sr.dwi.registration import _coverage, _rank_correlation, _Volume, register_rigid
 from bids_sr.errors import T1wRegistrationError
 
 T1W_AFFINE = np.array([[0, 0, 3.0, -98.0], [3.0, 0, 0, -120], [0, 3.0, 0, -125], [0, 0, 0, 1]])
@@ -116,6 +116,19 @@ def test_an_inverted_contrast_is_told_and_lies_where_the_other_does(head):
     )
     assert own.contrast < 0 < 0.1 < inverted.contrast
     assert error_in_the_brain(mask, inverted.matrix @ np.linalg.inv(own.matrix)) < 1
+
+
+@pytest.mark.parametrize("rows", [slice(0, 84), slice(0, 42), slice(30, 84)])
+def test_how_much_of_the_brain_a_cropped_t1w_shows_is_told(head, rows):
+    """The T1w's second voxel axis runs from feet to head."""
+    _, mask, t1w = head
+    cropped = T1W_AFFINE.copy()
+    cropped[:3, 3] += rows.start * T1W_AFFINE[:3, 1]
+    offset = motion([0, 0, 0], [150, -300, 900])
+    found = _coverage(offset, _Volume(mask, B0_AFFINE), _Volume(t1w[:, rows], offset @ cropped))
+    height = np.argwhere(mask) @ B0_AFFINE[2, :3] + B0_AFFINE[2, 3]
+    low, high = (-125 + 3 * (edge - 0.5) for edge in (rows.start, rows.stop))
+    assert found == pytest.approx(np.mean((height > low) & (height < high)))
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def command(pid):
     return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
 
 
-@pytest.mark.parametrize("megabytes", [300, 500, 800, 1200, 1600, 2000, 2500, 3000])
+@pytest.mark.parametrize("megabytes", [300, 500, 800, 850, 900, 950, 1000, 1200, 1600, 2000, 2500, 3000])
 def test_with_too_little_address_space_it_says_memory(place, reference, megabytes):
     def limit():
         resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))

@@ -64,6 +64,12 @@ def test_what_was_saved_is_loaded(tmp_path, architecture, arguments):
     assert not model.training
 
 
+def test_a_network_keeps_the_layout_of_its_volumes():
+    model, _ = load_model("light", CPU)
+    maps = model.encoder(torch.rand(1, 3, 28, 28, 28).contiguous(memory_format=torch.channels_last_3d))
+    assert maps.is_contiguous(memory_format=torch.channels_last_3d)
+
+
 def test_a_guided_model_is_told_from_its_card(tmp_path):
     arguments = ARGUMENTS | {"residual": True, "guided": True}
     save_model(*tiny(arguments=arguments), tmp_path)

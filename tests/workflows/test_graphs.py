@@ -12,7 +12,7 @@ from nipype.pipeline.engine.utils import generate_expanded_graph
 from bids_sr.geometry import Grid, target_grid
 from bids_sr.models.registry import CUBIC
 from bids_sr.workflows.memory import peak_gb
-from bids_sr.workflows.participant import _t1w_fields, init_participant_wf
+from bids_sr.workflows.participant import _sidecar_fields, init_participant_wf
 from bids_sr.workflows.plan import opening_record
 
 TRAINED = dataclasses.replace(CUBIC, name="trained", scale_range=(1.0, 4.0))
@@ -277,9 +277,19 @@ def test_memory_of_the_guards_grows_with_both_grids(make_plan):
     [
         ({}, {}),
         ({"used": True, "reason": ""}, {"T1wUsed": True}),
-        ({"used": False, "reason": "it is blank"}, {"T1wUsed": False, "T1wNotUsedBecause": "it is blank"}),
+        (
+            {"used": False, "reason": "it is blank"},
+            {
+                "T1wUsed": False,
+                "T1wNotUsedBecause": "it is blank",
+                "Warnings": ["The T1w image did not guide the model, which was given zeros in its place: it is blank."],
+            },
+        ),
     ],
 )
 def test_the_sidecar_of_the_restored_series_says_whether_the_t1w_took_part(make_plan, t1w, fields):
-    assert _t1w_fields(t1w) == fields
+    assert _sidecar_fields([t1w, {}, {}]) == fields
+    registration = {"agreement": 0.2, "rotation_degrees": 3.0, "translation_mm": 49.0}
+    warnings = _sidecar_fields([t1w, {}, {"volume_ml": 20.0}, registration])["Warnings"]
+    assert all(any(words in warning for warning in warnings) for words in ("moved by 49 mm", "holds 20 ml"))
     assert not stages(make_plan(TRAINED))["derivatives.save_sr"].inputs.optional
