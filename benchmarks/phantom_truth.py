@@ -33,8 +33,8 @@ from bids_sr.evaluation.benchmark import LEAST_FA, Reference
 from bids_sr.evaluation.metrics import direction_error, mean_absolute_error
 from bids_sr.evaluation.reading import read_reference
 from bids_sr.geometry import Grid
+from bids_sr.images import load_array, load_mask
 from bids_sr.inference.upsampler import restore_volumes
-from bids_sr.interfaces.core import load_array, load_mask
 from bids_sr.models.registry import load_model
 
 B0_THRESHOLD = 50.0

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bids_sr.bids.inputs import DwiSeries
+from bids_sr.dwi.mask import check_mask_grid
 from bids_sr.dwi.registration import register_rigid
 from bids_sr.dwi.t1w import T1wImage
+from bids_sr.dwi.trust import NO_T1W, distrust
 from bids_sr.errors import EmptyMaskError, T1wRegistrationError
 from bids_sr.geometry import Grid
-from bids_sr.interfaces.core import load_array, load_grid, load_mask
-from bids_sr.interfaces.mask import check_same_grid
-from bids_sr.records import LARGEST_CONTRAST, LEAST_AGREEMENT, NO_T1W
+from bids_sr.images import load_array, load_grid, load_mask
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def given_mask(file: Path, grid: Grid) -> NDArray[np.bool_]:
     EmptyMaskError
         If it holds no voxel.
     """
-    check_same_grid(str(file), grid)
+    check_mask_grid(load_grid(file), grid, str(file))
     mask = load_mask(file)
     if not mask.any():
         raise EmptyMaskError(image=file, reason="it holds no voxel")
@@ -57,8 +57,7 @@ def given_mask(file: Path, grid: Grid) -> NDArray[np.bool_]:
 def placed_t1w(series: DwiSeries, b0: NDArray[np.float32], grid: Grid, mask: NDArray[np.bool_]) -> PlacedT1w:
     """The T1w of a series, registered to its mean b0 unless it lies in the same space already.
 
-    One that shares less with the b0 than `LEAST_AGREEMENT`, or is bright where the b0 is, is left out, as the
-    application leaves it out.
+    One that cannot be trusted, see `bids_sr.dwi.trust.distrust`, is left out, as the application leaves it out.
 
     Parameters
     ----------
@@ -79,8 +78,6 @@ def placed_t1w(series: DwiSeries, b0: NDArray[np.float32], grid: Grid, mask: NDA
         found = register_rigid(b0, grid.affine, mask, voxels, own.affine)
     except T1wRegistrationError as error:
         return PlacedT1w(None, reason=str(error.fields["reason"]))
-    if found.agreement < LEAST_AGREEMENT:
-        return PlacedT1w(None, found.agreement, f"it shares little with the b0 (agreement {found.agreement:.3f} of 1)")
-    if found.contrast > LARGEST_CONTRAST:
-        return PlacedT1w(None, found.agreement, f"its contrast is not that of a T1w (correlation {found.contrast:.2f})")
+    if reason := distrust(asdict(found)):
+        return PlacedT1w(None, found.agreement, reason)
     return PlacedT1w(T1wImage(voxels, Grid(own.shape, found.matrix @ own.affine)), found.agreement)

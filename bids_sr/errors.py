@@ -5,6 +5,12 @@ from __future__ import annotations
 import errno
 from typing import Any, ClassVar
 
+# What allocators say when they fail: PyTorch on a processor, PyTorch on a GPU, the C++ library, the operating system.
+_MEMORY_PHRASES = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "cannot allocate memory")
+# What the loader says when a library finds no room for itself, and nothing after it; on a disk that forbids to execute,
+# it adds that.
+_NO_ROOM = "failed to map segment from shared object"
+
 
 class BidsSrError(Exception):
     """Base of all errors of this package.
@@ -526,6 +532,16 @@ class DiskFullError(InputError):
 def is_disk_full(error: BaseException) -> bool:
     """Whether an exception means that no space is left to write to."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Tell whether an exception means that memory ran out, whichever library raised it."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    if isinstance(error, ImportError | OSError) and text.strip().endswith(_NO_ROOM):
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(phrase in text for phrase in _MEMORY_PHRASES)
 
 
 class WorkerKilledError(BidsSrError):

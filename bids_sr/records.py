@@ -10,6 +10,7 @@ from typing import Any
 
 from bids_sr import __version__
 from bids_sr.bids.outputs import write_json
+from bids_sr.dwi.trust import FULL_COVERAGE, LARGEST_CONTRAST, LEAST_AGREEMENT, NO_T1W
 
 SCHEMA = 1
 #: Options that change the bytes of an output; others (processors, folders, verbosity) leave them as they are.
@@ -27,19 +28,6 @@ RELEVANT_OPTIONS = (
     "random_seed",
     "sloppy",
 )
-#: Normalized mutual information of a T1w and the b0 of one head. `benchmarks/results/registration.txt`: 0.15 to 0.16
-#: where the registration is known to be right, at most 0.07 with the T1w of another head.
-LEAST_AGREEMENT = 0.1
-#: Rank correlation of a T1w and the b0: -0.34 and -0.15 for the T1w images of two scans, 0.40 and 0.15 for the same
-#: images with their contrast inverted.
-LARGEST_CONTRAST = 0.1
-#: Part of the brain that a T1w has to show. Of a half head the registration may go astray (a third of the made head was
-#: put 19 mm off with an agreement of 0.11), and a model would see an edge where the image ends.
-LEAST_COVERAGE, FULL_COVERAGE = 0.8, 0.98
-#: Why a model that uses the T1w was given zeros in its place.
-NO_T1W = "there is none"
-UNTRUSTED_T1W = "its registration or its contrast cannot be trusted"
-BLANK_T1W = "it shows nothing where the brain is"
 #: What became of a result that a later run with other input or options began to replace.
 REPLACED = "A later run with other input or options began to replace this result and has not come to its end."
 #: Parts of the record that say what of the result the scan does not support, and what each tells.
@@ -147,16 +135,6 @@ def undone_check(reason: str, *, failed: bool = False) -> dict[str, Any]:
     return {"done": False, "failed": failed, "reason": reason}
 
 
-def trusts_registration(registration: Mapping[str, Any]) -> bool:
-    """Whether a T1w shares enough with the series, shows enough of it, and looks like one, to be shown to a model.
-
-    `registration` is empty where the T1w was given aligned.
-    """
-    shares_enough = registration.get("agreement", 1.0) >= LEAST_AGREEMENT
-    shows_enough = registration.get("coverage", 1.0) >= LEAST_COVERAGE
-    return bool(shares_enough and shows_enough and registration.get("contrast", -1.0) <= LARGEST_CONTRAST)
-
-
 def _fit_warnings(fit: Mapping[str, Any]) -> Iterable[str]:
     """That a model which learns from the scan found nothing to learn."""
     if fit and not fit["learned"]:
@@ -181,18 +159,18 @@ def _registration_warnings(registration: Mapping[str, Any]) -> Iterable[str]:
     elif not registration.get("agreement", 1.0) >= LEAST_AGREEMENT:  # so that NaN is told too
         yield (
             f"T1w and b0 share little (agreement {registration['agreement']:.2f} of 1): the registration may be wrong, "
-            "or the T1w of somebody else. Check the registration below."
+            "or the T1w of somebody else. Check the registration in the report."
         )
     if registration.get("coverage", 1.0) < FULL_COVERAGE:
         yield (
             f"The T1w image shows only {registration['coverage']:.0%} of the brain. Check whether it is cropped, and "
-            "the registration below."
+            "the registration in the report."
         )
     rotation, translation = abs(registration["rotation_degrees"]), abs(registration["translation_mm"])
     if rotation > LARGE_ROTATION_DEGREES or translation > LARGE_TRANSLATION_MM:
         yield (
             f"The T1w image was moved by {translation:.0f} mm and turned by {rotation:.0f} degrees to fit the series. "
-            "Check the registration below."
+            "Check the registration in the report."
         )
 
 
@@ -200,7 +178,8 @@ def _mask_warnings(mask: Mapping[str, Any]) -> Iterable[str]:
     """A brain of implausible size."""
     low, high = PLAUSIBLE_BRAIN_ML
     if mask and not low <= mask["volume_ml"] <= high:
-        yield f"The brain mask holds {mask['volume_ml']:.0f} ml, unlikely for a human brain. Check the mask below."
+        volume = f"{mask['volume_ml']:.0f} ml"
+        yield f"The brain mask holds {volume}, unlikely for a human brain. Check the mask in the report."
 
 
 def _self_check_warnings(check: Mapping[str, Any]) -> Iterable[str]:

@@ -12,8 +12,9 @@ from typing import Any
 
 from bids_sr.bids.inputs import join_entities, parse_entities, subject_labels
 from bids_sr.bids.outputs import COLUMNS, table_cell
+from bids_sr.dwi.trust import distrust
 from bids_sr.errors import DamagedRecordError, DamagedTableError, FailedSeriesError, InputError, MissingRecordError
-from bids_sr.records import SCHEMA, trusts_registration
+from bids_sr.records import SCHEMA
 
 RECORDS = "*_desc-record.json"
 TABLE = "_desc-tensor_stats.tsv"
@@ -231,7 +232,7 @@ def _result(record_file: Path, record: Mapping[str, Any], output_dir: Path) -> S
         warnings=tuple(str(warning) for warning in record["warnings"]),
         self_check="failed" if check.get("failed") else str(check.get("level", "")),
         t1w_agreement=_number(registration.get("agreement")),
-        t1w_fits=trusts_registration(registration),
+        t1w_fits=not distrust(registration),
         departure=_number(((record.get("departure") or {}).get("sr") or {}).get("share")),
         brain_ml=_number((record.get("mask") or {}).get("volume_ml")),
         n_lost=sum(not file.is_file() for file in outputs if file.parent.name != "figures"),

@@ -30,6 +30,7 @@ FLOORS = {
         "dwi": "gradients, mask, T1w, tensor, guards",
         "degradation": "",
         "headers": "",
+        "images": "",
         "geometry": "",
         "splines": "",
         "resources": "",

@@ -118,7 +118,7 @@ def raw_series(raw: Path, *names: str) -> Path:
 
 WARNINGS = (
     "T1w and b0 share little (agreement 0.05 of 1): the registration may be wrong, or the T1w of somebody else.",
-    "The brain mask holds 2510 ml, unlikely for a human brain. Check the mask below.",
+    "The brain mask holds 2510 ml, unlikely for a human brain. Check the mask in the report.",
 )
 
 

@@ -10,9 +10,9 @@ from bids_sr import companions
 from bids_sr.bids.inputs import DwiSeries
 from bids_sr.companions import given_mask, placed_t1w
 from bids_sr.dwi.registration import Registration
+from bids_sr.dwi.trust import LEAST_AGREEMENT
 from bids_sr.errors import EmptyMaskError, MaskGridError, T1wRegistrationError
 from bids_sr.geometry import Grid
-from bids_sr.records import LEAST_AGREEMENT
 
 GRID = Grid((6, 5, 4), np.diag([2.0, 2.0, 2.0, 1.0]))
 BRAIN = np.zeros(GRID.shape, bool)
@@ -40,12 +40,11 @@ def series(tmp_path):
     return DwiSeries(*files, entities={"sub": "01"}, t1w=t1w)
 
 
-def registering(monkeypatch, agreement, contrast=-0.3):
+def registering(monkeypatch, agreement, contrast=-0.3, coverage=1.0):
     matrix = np.eye(4)
     matrix[:3, 3] = [1, -2, 3]
-    monkeypatch.setattr(
-        companions, "register_rigid", lambda *_: Registration(matrix, 1.0, agreement, contrast, 0.0, 4.0, "scanner")
-    )
+    found = Registration(matrix, 1.0, agreement, contrast, 0.0, 4.0, "scanner", coverage)
+    monkeypatch.setattr(companions, "register_rigid", lambda *_: found)
     return matrix
 
 
@@ -91,6 +90,13 @@ def test_an_image_of_another_contrast_is_left_out(series, monkeypatch):
     placed = placed_t1w(series, B0, GRID, BRAIN)
     assert placed.image is None
     assert "not that of a T1w" in placed.reason
+
+
+def test_an_image_of_half_a_head_is_left_out(series, monkeypatch):
+    registering(monkeypatch, 0.2, coverage=0.5)
+    placed = placed_t1w(series, B0, GRID, BRAIN)
+    assert placed.image is None
+    assert "only 50% of the brain" in placed.reason
 
 
 def test_without_a_t1w_or_a_registration_the_reason_is_told(series, monkeypatch):

@@ -151,3 +151,10 @@ def test_importing_the_package_is_light():
     heavy = "{'torch', 'numpy', 'nibabel', 'nipype', 'dipy', 'bids', 'matplotlib', 'pandas'}"
     code = f"import sys, bids_sr; sys.exit(bool({heavy} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_nipype_is_at_the_edge():
+    """Training, evaluation and the core do without the workflow engine, which takes a second to import."""
+    modules = "bids_sr.companions, bids_sr.cli.train, bids_sr.cli.evaluate, bids_sr.inference.upsampler"
+    code = f"import sys, {modules}; sys.exit('nipype' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -4,10 +4,8 @@ import json
 
 import pytest
 
+from bids_sr.dwi.trust import BLANK_T1W, NO_T1W
 from bids_sr.records import (
-    BLANK_T1W,
-    NO_T1W,
-    UNTRUSTED_T1W,
     complete_record,
     failed_record,
     fingerprint,
@@ -16,7 +14,6 @@ from bids_sr.records import (
     remove_replaced,
     stage_warnings,
     supersede,
-    trusts_registration,
     undone_check,
     write_record,
 )
@@ -113,23 +110,12 @@ def test_a_series_is_finished_only_with_the_same_fingerprint_and_all_its_outputs
         ({}, 0),
         ({"used": True, "reason": ""}, 0),
         ({"used": False, "reason": NO_T1W}, 0),
-        ({"used": False, "reason": UNTRUSTED_T1W}, 1),
+        ({"used": False, "reason": "it shares little with the b0"}, 1),
         ({"used": False, "reason": BLANK_T1W}, 1),
     ],
 )
 def test_a_t1w_that_was_there_and_not_used_is_warned_of(t1w, n_warnings):
     assert len(stage_warnings({"t1w": t1w})) == n_warnings
-
-
-def test_a_registration_is_trusted_where_the_images_agree():
-    assert trusts_registration({"agreement": 0.15})
-    assert not trusts_registration({"agreement": 0.05})
-    assert trusts_registration({"agreement": 0.15, "contrast": -0.4})
-    assert not trusts_registration({"agreement": 0.15, "contrast": 0.4})
-    assert not trusts_registration({"agreement": float("nan")})
-    assert trusts_registration({"agreement": 0.15, "coverage": 0.9})
-    assert not trusts_registration({"agreement": 0.15, "coverage": 0.5})
-    assert trusts_registration({})
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from bids_sr.dwi.b0 import mean_b0
 from bids_sr.dwi.gradients import check_gradients, read_gradients
 from bids_sr.dwi.mask import brain_mask
 from bids_sr.dwi.t1w import T1wImage, t1w_channel
+from bids_sr.dwi.trust import BLANK_T1W
 from bids_sr.errors import NotFourDimensionalError
 from bids_sr.evaluation.benchmark import Degraded, Reference, choose_volumes
-from bids_sr.interfaces.core import load_array, load_grid
-from bids_sr.records import BLANK_T1W
+from bids_sr.images import load_array, load_grid
 
 
 def read_reference(series: DwiSeries, b0_threshold: float, n_weighted: int | None = None) -> Reference:

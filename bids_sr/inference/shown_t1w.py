@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_sr.dwi.t1w import T1wImage, t1w_channel
+from bids_sr.dwi.trust import BLANK_T1W, NO_T1W, distrust
 from bids_sr.geometry import Grid
-from bids_sr.records import BLANK_T1W, NO_T1W, UNTRUSTED_T1W, trusts_registration
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def show_t1w(image: T1wImage | None, registration: Mapping[str, Any], grid: Grid
     image : T1wImage or None
         In the world of the series.
     registration : mapping
-        How it was brought there, with its agreement and contrast; empty where it was given so.
+        How it was brought there, with its agreement, contrast and coverage; empty where it was given so.
     grid : Grid
         The acquired one.
     mask : ndarray of bool, (x, y, z)
@@ -54,7 +54,7 @@ def show_t1w(image: T1wImage | None, registration: Mapping[str, Any], grid: Grid
     """
     if image is None:
         return ShownT1w(reason=NO_T1W)
-    if not trusts_registration(registration):
-        return ShownT1w(reason=UNTRUSTED_T1W)
+    if reason := distrust(registration):
+        return ShownT1w(reason=reason)
     channel = t1w_channel(image.voxels, image.grid, grid, mask)
     return ShownT1w(image, channel) if channel.any() else ShownT1w(reason=BLANK_T1W)

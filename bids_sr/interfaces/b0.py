@@ -11,7 +11,8 @@ from nipype.interfaces.base import File, traits
 
 from bids_sr.dwi.b0 import mean_b0
 from bids_sr.dwi.gradients import read_bvals
-from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec, save_working
+from bids_sr.images import save_working
+from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
 
 
 class _MeanB0InputSpec(CoreInputSpec):

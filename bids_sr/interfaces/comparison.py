@@ -14,15 +14,8 @@ from numpy.typing import NDArray
 
 from bids_sr.dwi.comparison import compare, tissue_classes
 from bids_sr.geometry import Grid
-from bids_sr.interfaces.core import (
-    CoreInputSpec,
-    CoreInterface,
-    CoreOutputSpec,
-    load_array,
-    load_grid,
-    load_mask,
-    save_working,
-)
+from bids_sr.images import load_array, load_grid, load_mask, save_working
+from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
 from bids_sr.interfaces.tensor import load_maps
 
 

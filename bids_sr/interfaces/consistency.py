@@ -27,7 +27,8 @@ from bids_sr.dwi.consistency import Support, acquired_support, departure, senten
 from bids_sr.dwi.gradients import Gradients, is_b0, read_gradients
 from bids_sr.dwi.tensor import TensorMaps, fit_tensor
 from bids_sr.geometry import Grid
-from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec, load_mask, save_working
+from bids_sr.images import load_mask, save_working
+from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
 from bids_sr.interfaces.failure import Failure
 from bids_sr.interfaces.tensor import load_maps
 from bids_sr.records import stage_warnings, undone_check

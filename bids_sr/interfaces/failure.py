@@ -6,18 +6,12 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bids_sr.errors import BidsSrError, DiskFullError, is_disk_full
+from bids_sr.errors import BidsSrError, DiskFullError, is_disk_full, is_memory_error
 
 FAILURE_FILE = "failure.json"
 INPUT_EXIT_CODE = 2
 MEMORY_EXIT_CODE = 137
 INTERRUPT_EXIT_CODE = 130
-
-# What allocators say when they fail: PyTorch on a processor, PyTorch on a GPU, the C++ library, the operating system.
-_MEMORY_PHRASES = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "cannot allocate memory")
-# What the loader says when a library finds no room for itself, and nothing after it; on a disk that forbids to execute,
-# it adds that.
-_NO_ROOM = "failed to map segment from shared object"
 
 
 @dataclass(frozen=True)
@@ -59,16 +53,6 @@ class Failure:
             return cls(**json.loads((folder / FAILURE_FILE).read_text(encoding="utf-8")))
         except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, TypeError):
             return None
-
-
-def is_memory_error(error: BaseException) -> bool:
-    """Tell whether an exception means that memory ran out, whichever library raised it."""
-    if isinstance(error, MemoryError):
-        return True
-    text = str(error).lower()
-    if isinstance(error, ImportError | OSError) and text.strip().endswith(_NO_ROOM):
-        return True
-    return isinstance(error, RuntimeError | OSError) and any(phrase in text for phrase in _MEMORY_PHRASES)
 
 
 def _one_line(text: str) -> str:

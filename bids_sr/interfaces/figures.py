@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from bids_sr.dwi.b0 import mean_b0
 from bids_sr.dwi.gradients import Gradients, read_gradients, shells
-from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec, load_array, load_mask
+from bids_sr.images import load_array, load_mask
+from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
 from bids_sr.interfaces.tensor import load_maps
 from bids_sr.reports.figures import Anatomy, Panel, save_series_figures
 

@@ -9,18 +9,9 @@ from typing import Any
 from nipype.interfaces.base import File, isdefined, traits
 
 from bids_sr.dwi.mask import brain_mask, check_mask_grid, millilitres
-from bids_sr.geometry import Grid
+from bids_sr.images import load_array, load_grid, load_mask, save_working
 from bids_sr.inference.upsampler import restore_mask
-from bids_sr.interfaces.core import (
-    CoreInputSpec,
-    CoreInterface,
-    CoreOutputSpec,
-    as_grid,
-    load_array,
-    load_grid,
-    load_mask,
-    save_working,
-)
+from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec, as_grid
 
 
 class _BrainMaskInputSpec(CoreInputSpec):
@@ -43,7 +34,7 @@ class BrainMask(CoreInterface):
         grid = load_grid(self.inputs.b0_file)
         given = isdefined(self.inputs.given_file)
         if given:
-            check_same_grid(self.inputs.given_file, grid)
+            check_mask_grid(load_grid(self.inputs.given_file), grid, self.inputs.given_file)
             mask = load_mask(self.inputs.given_file)
         else:
             mask = brain_mask(load_array(self.inputs.b0_file), grid.voxel_sizes)
@@ -71,8 +62,3 @@ class TargetMask(CoreInterface):
         target = as_grid(self.inputs.target_shape, self.inputs.target_affine)
         mask = restore_mask(load_mask(self.inputs.mask_file), load_grid(self.inputs.mask_file), target)
         return {"mask_file": save_working(mask, target.affine, folder, "target_mask")}
-
-
-def check_same_grid(mask_file: str, grid: Grid) -> None:
-    """Refuse a mask that does not lie on `grid`, see `bids_sr.dwi.mask.check_mask_grid`."""
-    check_mask_grid(load_grid(mask_file), grid, mask_file)

@@ -11,7 +11,8 @@ import numpy as np
 from nipype.interfaces.base import File, traits
 
 from bids_sr.dwi.registration import register_rigid
-from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec, load_array, load_mask, save_working
+from bids_sr.images import load_array, load_mask, save_working
+from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
 
 
 class _RegisterT1wInputSpec(CoreInputSpec):

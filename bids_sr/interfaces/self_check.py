@@ -18,9 +18,10 @@ from bids_sr.dwi.t1w import T1wImage, t1w_channel
 from bids_sr.evaluation.benchmark import Degraded, Reference
 from bids_sr.evaluation.self_check import SelfCheck, self_check, verdict, volumes_to_check
 from bids_sr.geometry import Grid
+from bids_sr.images import load_array, load_grid, load_mask
 from bids_sr.inference.device import resolve_device, use_processors
 from bids_sr.inference.upsampler import restore_volumes
-from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec, load_array, load_grid, load_mask
+from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
 from bids_sr.interfaces.failure import Failure
 from bids_sr.interfaces.progress import show_progress
 from bids_sr.interfaces.super_resolution import fit_log

@@ -17,19 +17,12 @@ from numpy.typing import NDArray
 from bids_sr.dwi.gradients import read_bvals
 from bids_sr.dwi.t1w import T1wImage
 from bids_sr.geometry import Grid
+from bids_sr.images import load_array, load_grid, load_mask
 from bids_sr.inference.device import resolve_device, use_processors
 from bids_sr.inference.fitting import FitLog
 from bids_sr.inference.shown_t1w import ShownT1w, show_t1w
 from bids_sr.inference.upsampler import restore_volumes
-from bids_sr.interfaces.core import (
-    CoreInputSpec,
-    CoreInterface,
-    CoreOutputSpec,
-    as_grid,
-    load_array,
-    load_grid,
-    load_mask,
-)
+from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec, as_grid
 from bids_sr.interfaces.progress import show_progress
 from bids_sr.models.registry import load_model
 from bids_sr.records import stage_warnings

@@ -9,8 +9,9 @@ from typing import Any
 from nipype.interfaces.base import File, isdefined, traits
 
 from bids_sr.geometry import target_grid
+from bids_sr.images import load_grid
 from bids_sr.inference.upsampler import check_scale
-from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec, load_grid
+from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
 from bids_sr.models.registry import read_trained_card
 
 

@@ -14,15 +14,8 @@ from numpy.typing import NDArray
 from bids_sr.dwi.averaging import average_maps
 from bids_sr.dwi.gradients import read_gradients
 from bids_sr.dwi.tensor import TensorMaps, colour_fa, fit_tensor, fit_tensor_elements
-from bids_sr.interfaces.core import (
-    CoreInputSpec,
-    CoreInterface,
-    CoreOutputSpec,
-    load_array,
-    load_grid,
-    load_mask,
-    save_working,
-)
+from bids_sr.images import load_array, load_grid, load_mask, save_working
+from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
 
 MAPS = ("fa", "md", "ad", "rd", "v1")
 ELEMENTS = ("tensor", "eigenvalues", "eigenvectors")

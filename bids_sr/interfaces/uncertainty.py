@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from bids_sr.dwi.b0 import mean_b0
 from bids_sr.dwi.gradients import is_b0, read_bvals, read_gradients
 from bids_sr.dwi.tensor_deviations import relative_deviation, tensor_deviations
-from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec, load_mask, save_working
+from bids_sr.images import load_mask, save_working
+from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
 from bids_sr.interfaces.tensor import load_maps
 from bids_sr.reports.figures import Panel
 from bids_sr.reports.uncertainty_figure import save_uncertainty_figures

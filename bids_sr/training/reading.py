@@ -23,7 +23,7 @@ from bids_sr.errors import (
     TrainingDataError,
 )
 from bids_sr.geometry import Grid
-from bids_sr.interfaces.core import load_array, load_grid
+from bids_sr.images import load_array, load_grid
 from bids_sr.training.packing import PackedScan, pack_scan
 
 #: How far, in s/mm2, the b-value of a volume may lie from that of the shell asked for.

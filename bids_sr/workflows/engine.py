@@ -18,8 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from bids_sr.config import Config
-from bids_sr.errors import BidsSrError, DiskFullError, NoRecordsError, ResourceMonitorError, is_disk_full
-from bids_sr.interfaces.failure import Failure, is_memory_error
+from bids_sr.errors import (
+    BidsSrError,
+    DiskFullError,
+    NoRecordsError,
+    ResourceMonitorError,
+    is_disk_full,
+    is_memory_error,
+)
+from bids_sr.interfaces.failure import Failure
 from bids_sr.records import (
     failed_record,
     is_finished,

@@ -6,8 +6,8 @@ import pytest
 from nipype.interfaces.base import isdefined
 
 from bids_sr.geometry import Grid
+from bids_sr.images import save_working
 from bids_sr.interfaces.ablation import RestoreWithoutT1w
-from bids_sr.interfaces.core import save_working
 from bids_sr.interfaces.super_resolution import Restore
 from tests.dwi.made_series import one_shell
 from tests.made_models import save_tiny_model

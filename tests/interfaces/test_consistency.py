@@ -8,8 +8,8 @@ import pytest
 from nipype.interfaces.base import isdefined
 
 from bids_sr.dwi.tensor import TensorMaps
+from bids_sr.images import save_working
 from bids_sr.interfaces.consistency import CheckConsistency
-from bids_sr.interfaces.core import save_working
 from bids_sr.interfaces.tensor import save_maps
 from bids_sr.models.interpolation import cubic_on_grid
 from bids_sr.reports.figures import picture_files

@@ -8,7 +8,7 @@ import torch
 
 from bids_sr.bids.outputs import SELF_CHECK_COLUMNS
 from bids_sr.errors import EmptyMaskError
-from bids_sr.interfaces.core import save_working
+from bids_sr.images import save_working
 from bids_sr.interfaces.derivatives import SaveTable
 from bids_sr.interfaces.record import WriteRecord
 from bids_sr.interfaces.self_check import RunSelfCheck

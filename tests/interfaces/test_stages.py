@@ -11,9 +11,10 @@ from nipype.interfaces.base import isdefined
 from bids_sr.dwi.gradients import Gradients
 from bids_sr.errors import MaskGridError, UnreadableImageError
 from bids_sr.geometry import Grid
+from bids_sr.images import load_grid, load_mask, save_working
 from bids_sr.interfaces.b0 import MeanB0
 from bids_sr.interfaces.comparison import load_on_grid
-from bids_sr.interfaces.core import CoreInterface, load_array, load_grid, load_mask, save_working
+from bids_sr.interfaces.core import CoreInterface
 from bids_sr.interfaces.derivatives import SaveDerivatives
 from bids_sr.interfaces.failure import Failure
 from bids_sr.interfaces.figures import volume_to_show
@@ -65,13 +66,6 @@ def test_a_series_cut_short_is_the_users_error(dwi_file, tmp_path, packed):
     failure = Failure.read(tmp_path)
     assert failure is not None
     assert failure.exit_code == 2
-
-
-def test_a_damaged_image_is_the_users_error(dwi_file, tmp_path):
-    broken = tmp_path / "t1w.nii.gz"
-    broken.write_bytes(dwi_file.read_bytes()[:-30])
-    with pytest.raises(UnreadableImageError, match="t1w"):
-        load_array(broken)
 
 
 def test_a_given_mask_wins(tmp_path):

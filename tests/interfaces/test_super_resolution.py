@@ -4,10 +4,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bids_sr.dwi.trust import BLANK_T1W, NO_T1W, distrust
 from bids_sr.geometry import Grid
-from bids_sr.interfaces.core import save_working
+from bids_sr.images import save_working
 from bids_sr.interfaces.super_resolution import Restore
-from bids_sr.records import BLANK_T1W, NO_T1W, UNTRUSTED_T1W
 from tests.made_models import save_tiny_model
 
 GRID = Grid((10, 9, 8), np.diag([-2.0, 2.0, 2.5, 1.0]))
@@ -87,7 +87,8 @@ def test_without_a_t1w_the_model_sees_zeros(stage, capsys):
 
 
 @pytest.mark.parametrize(
-    ("agreement", "value", "reason"), [(0.05, None, UNTRUSTED_T1W), (0.15, 0.0, BLANK_T1W), (0.15, np.nan, BLANK_T1W)]
+    ("agreement", "value", "reason"),
+    [(0.05, None, distrust({"agreement": 0.05})), (0.15, 0.0, BLANK_T1W), (0.15, np.nan, BLANK_T1W)],
 )
 def test_a_t1w_that_cannot_be_trusted_or_shows_nothing_is_not_shown(stage, t1w, capsys, agreement, value, reason):
     image = t1w if value is None else np.full_like(t1w, value)

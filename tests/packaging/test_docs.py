@@ -113,11 +113,7 @@ def test_the_map_shows_the_package_as_it_is(package_map):
     assert drawn == package_map.draw(), "modules came or went: python docs/make_map.py draws the map again"
 
 
-#: Reading files and showing progress is wanted by what needs no graph too.
-EXCEPTIONS = {(room, "interfaces") for room in ("companions", "evaluation", "training")} | {("inference", "records")}
-
-
 def test_imports_go_down_as_the_map_says(package_map):
     floor = {room: number for number, rooms in enumerate(package_map.FLOORS.values()) for room in rooms}
     up = {(room, other) for room in floor for other in package_map.imports(room) if floor.get(other, 9) < floor[room]}
-    assert up - EXCEPTIONS == set()
+    assert up == set()
