@@ -283,8 +283,8 @@ def figures_of(scan: Scan, name: str, options: argparse.Namespace) -> Figures:
     """How close a model comes to a scan that was degraded."""
     torch.set_num_threads(options.threads)
     if options.volumes is not None:
-        bvals = scan.reference.gradients.bvals
-        scan = scan.part(scan.name, choose_volumes(bvals, B0_THRESHOLD, options.volumes))
+        chosen = choose_volumes(scan.reference.gradients, B0_THRESHOLD, options.volumes)
+        scan = scan.part(scan.name, chosen)
     reference = scan.reference
     degraded = degrade_reference(reference, (options.scale,) * 3)
     device = resolve_device(options.device)

@@ -149,6 +149,18 @@ def tensor_rank(bvecs: NDArray[np.float64]) -> int:
     return int(np.linalg.matrix_rank(design, tol=1e-2))
 
 
+def spread_out(axes: NDArray[np.float64]) -> NDArray[np.int64]:
+    """An order of axes, (n, 3), in which each is as far as can be from the nearest before it, the first being first."""
+    nearest = np.zeros(len(axes))
+    order: list[int] = []
+    for _ in axes:
+        following = int(np.argmin(nearest))
+        order.append(following)
+        nearest = np.maximum(nearest, np.abs(axes @ axes[following]))
+        nearest[order] = np.inf
+    return np.array(order, dtype=np.int64)
+
+
 def check_gradients(gradients: Gradients, n_volumes: int, b0_threshold: float, dwi_name: str) -> None:
     """Refuse gradients that cannot belong to the series or cannot give a diffusion tensor.
 

@@ -7,8 +7,7 @@ from itertools import zip_longest
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_sr.dwi.gradients import Gradients, shells
-from bids_sr.evaluation.self_check import spread_out
+from bids_sr.dwi.gradients import Gradients, shells, spread_out
 
 #: One in so many volumes is restored a second time: at most a quarter of what restoring takes, and 16 % of a run of the
 #: small demo with a network of the size of "default" (`bids_sr ... --output-resolution 1.5`, times of its record).

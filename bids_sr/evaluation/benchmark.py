@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bids_sr.degradation import Profile, add_rician_noise, degrade
 from bids_sr.dwi.b0 import mean_b0
-from bids_sr.dwi.gradients import Gradients, is_b0
+from bids_sr.dwi.gradients import Gradients, is_b0, spread_out, tensor_rank
 from bids_sr.dwi.normalization import B0Normalization
 from bids_sr.dwi.tensor import TensorMaps, fit_tensor
 from bids_sr.errors import EmptyMaskError
@@ -147,13 +147,14 @@ class TensorFigures:
     v1_angle: float
 
 
-def choose_volumes(bvals: NDArray[np.float64], b0_threshold: float, n_weighted: int) -> NDArray[np.int64]:
+def choose_volumes(gradients: Gradients, b0_threshold: float, n_weighted: int) -> NDArray[np.int64]:
     """The b0 volumes and `n_weighted` others, spread evenly over the series; all where there are not so many.
+
+    Where these repeat directions, as in a series of averages, and determine no tensor, others that lie far apart.
 
     Parameters
     ----------
-    bvals : ndarray, (n,)
-        In s/mm2.
+    gradients : Gradients
     b0_threshold : float
         Largest b-value in s/mm2 that counts as b0.
     n_weighted : int
@@ -163,10 +164,13 @@ def choose_volumes(bvals: NDArray[np.float64], b0_threshold: float, n_weighted: 
     -------
     volumes : ndarray of int, in order
     """
-    b0 = is_b0(bvals, b0_threshold)
+    b0 = is_b0(gradients.bvals, b0_threshold)
     others = np.flatnonzero(~b0)
     count = min(n_weighted, len(others))
     spread = others[np.arange(count) * len(others) // max(count, 1)]
+    axes = np.nan_to_num(gradients.bvecs)
+    if tensor_rank(axes[spread]) < 6:
+        spread = others[spread_out(axes[others])[:count]]
     return np.sort(np.concatenate([np.flatnonzero(b0), spread]))
 
 

@@ -38,7 +38,7 @@ def read_reference(series: DwiSeries, b0_threshold: float, n_weighted: int | Non
     gradients = read_gradients(series.bval, series.bvec)
     check_gradients(gradients, data.shape[3], b0_threshold, series.dwi.name)
     if n_weighted is not None:
-        chosen = choose_volumes(gradients.bvals, b0_threshold, n_weighted)
+        chosen = choose_volumes(gradients, b0_threshold, n_weighted)
         data, gradients = data[..., chosen], gradients.subset(chosen)
         check_gradients(gradients, len(chosen), b0_threshold, f"{len(chosen)} volumes of {series.dwi.name}")
     finite = np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_sr.dwi.comparison import TISSUES
-from bids_sr.dwi.gradients import Gradients, shells, tensor_rank
+from bids_sr.dwi.gradients import Gradients, shells, spread_out, tensor_rank
 from bids_sr.dwi.tensor import TensorMaps, fit_tensor
 from bids_sr.evaluation.benchmark import LEAST_FA, Degraded, Float, Reference, degrade_reference
 from bids_sr.evaluation.metrics import direction_error, mean_absolute_error, psnr, similarity_map
@@ -86,18 +86,6 @@ def volumes_to_check(gradients: Gradients, b0_threshold: float) -> NDArray[np.in
     weighted = in_turn[: min(max(N_WEIGHTED, N_PER_SHELL * len(groups)), MOST_WEIGHTED)]
     spread_b0 = b0[np.arange(min(N_B0, len(b0))) * len(b0) // N_B0]
     return np.sort(np.concatenate([spread_b0, np.array(weighted, dtype=np.int64)]))
-
-
-def spread_out(axes: NDArray[np.float64]) -> NDArray[np.int64]:
-    """An order of axes, (n, 3), in which each is as far as can be from the nearest before it, the first being first."""
-    nearest = np.zeros(len(axes))
-    order: list[int] = []
-    for _ in axes:
-        following = int(np.argmin(nearest))
-        order.append(following)
-        nearest = np.maximum(nearest, np.abs(axes @ axes[following]))
-        nearest[order] = np.inf
-    return np.array(order, dtype=np.int64)
 
 
 def self_check(reference: Reference, scale: Scale, restore: Restoration, tissues: NDArray[np.uint8]) -> SelfCheck:

@@ -16,6 +16,7 @@ from bids_sr.dwi.gradients import (
     read_bvals,
     read_gradients,
     shells,
+    spread_out,
     tensor_rank,
 )
 from tests.dwi.made_series import directions, one_shell
@@ -146,3 +147,10 @@ def test_what_is_wrong_with_a_file_is_told(tmp_path):
         read_bvals(file)
     with pytest.raises(errors.GradientFileError, match=r"gone\.bval cannot be read.*: No such file"):
         read_bvals(tmp_path / "gone.bval")
+
+
+def test_an_order_by_spread_holds_each_axis_once_also_where_axes_repeat():
+    axes = np.repeat(directions(5), 3, axis=0)
+    order = spread_out(axes)
+    assert sorted(order) == list(range(15))
+    assert len({index // 3 for index in order[:5]}) == 5

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bids_sr.dwi.gradients import Gradients, tensor_rank
 from bids_sr.errors import EmptyMaskError
 from bids_sr.evaluation.benchmark import (
     Reference,
@@ -14,28 +15,41 @@ from bids_sr.evaluation.benchmark import (
     degrade_reference,
     signal_ratio,
 )
+from tests.dwi.made_series import directions
 from tests.evaluation.made import FA, MD, reference
 
 REFERENCE = reference()
 LEVEL = float(np.median(REFERENCE.b0[REFERENCE.mask]))
 
 
+def series(bvals):
+    """Gradients with a random direction for each volume: a dozen of them determine a tensor."""
+    axes = np.random.default_rng(0).normal(size=(len(bvals), 3))
+    return Gradients(np.asarray(bvals, np.float64), axes / np.linalg.norm(axes, axis=1, keepdims=True))
+
+
 @given(st.lists(st.booleans(), min_size=1, max_size=80), st.integers(6, 70))
 def test_all_b0_volumes_are_kept_and_as_many_others_as_asked_for(b0, wanted):
     bvals = np.where(b0, 5.0, 1000.0)
-    chosen = choose_volumes(bvals, 50.0, wanted)
+    chosen = choose_volumes(series(bvals), 50.0, wanted)
     assert np.array_equal(chosen, np.unique(chosen))
     assert np.sum(bvals[chosen] < 50) == sum(b0)
     assert np.sum(bvals[chosen] > 50) == min(wanted, len(b0) - sum(b0))
 
 
-@given(st.integers(6, 200), st.integers(6, 40))
+@given(st.integers(12, 200), st.integers(12, 40))
 def test_volumes_are_spread_evenly(n_weighted, wanted):
-    chosen = choose_volumes(np.full(n_weighted, 1000.0), 50.0, wanted)
+    chosen = choose_volumes(series(np.full(n_weighted, 1000.0)), 50.0, wanted)
     if n_weighted > wanted:
         gaps = np.diff(np.append(chosen, n_weighted))
         assert chosen[0] == 0
         assert gaps.max() - gaps.min() <= 1
+
+
+def test_volumes_of_a_series_of_averages_still_determine_a_tensor():
+    """Twelve directions acquired six times over: every twelfth volume is of the same direction."""
+    averages = Gradients(np.full(72, 1000.0), np.tile(directions(12), (6, 1)))
+    assert tensor_rank(averages.bvecs[choose_volumes(averages, 50.0, 6)]) == 6
 
 
 def test_a_degraded_scan_fills_the_same_box_and_keeps_the_brain_where_it_was():

@@ -13,7 +13,6 @@ from bids_sr.evaluation.self_check import (
     LEAST_VOXELS,
     checked_scale,
     self_check,
-    spread_out,
     verdict,
     volumes_to_check,
 )
@@ -80,13 +79,6 @@ def test_the_directions_tried_are_spread_over_those_acquired():
     every_fifth = gradients.bvecs[1::5][:12]
     assert tensor_rank(chosen) == 6
     assert nearest_angle(chosen) > max(25, nearest_angle(every_fifth))
-
-
-def test_an_order_by_spread_holds_each_axis_once_also_where_axes_repeat():
-    axes = np.repeat(directions(5), 3, axis=0)
-    order = spread_out(axes)
-    assert sorted(order) == list(range(15))
-    assert len({index // 3 for index in order[:5]}) == 5
 
 
 @pytest.fixture(scope="module")
