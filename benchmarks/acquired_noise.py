@@ -35,7 +35,7 @@ def rows(series: DwiSeries, scale: float, models: list[str]) -> list[str]:
     data, gradients = np.asarray(image.dataobj, dtype=np.float32), read_gradients(series.bval, series.bvec)
     source = Grid.of(image)
     target = source.scaled(np.full(3, scale))
-    mask = brain_mask(mean_b0(data, gradients.bvals, B0_THRESHOLD), source.voxel_sizes)
+    mask = brain_mask(mean_b0(data, gradients.bvals, B0_THRESHOLD), source.affine)
     inside = restore_mask(mask, source, target)
     acquired = fit_tensor(data, gradients, B0_THRESHOLD, mask)
     lines = []

@@ -36,7 +36,7 @@ def rows(series: DwiSeries, scale: float, models: list[str], n_volumes: int) -> 
     gradients = read_gradients(series.bval, series.bvec)
     source = Grid.of(image)
     target = source.scaled(np.full(3, scale))
-    mask = brain_mask(mean_b0(image.dataobj, gradients.bvals, B0_THRESHOLD), source.voxel_sizes)
+    mask = brain_mask(mean_b0(image.dataobj, gradients.bvals, B0_THRESHOLD), source.affine)
     support = acquired_support(image.dataobj, gradients, B0_THRESHOLD, mask, source)
     b0, weighted = np.flatnonzero(support.shells == 0)[:1], np.flatnonzero(support.shells == 1)[: n_volumes - 1]
     data = np.stack([np.asarray(image.dataobj[..., v], np.float32) for v in (*b0, *weighted)], axis=-1)

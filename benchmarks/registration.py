@@ -64,7 +64,7 @@ def pairs_of(dataset: Path) -> Iterator[Pair]:
             stem = file.name.removesuffix(".nii.gz")
             gradients = read_gradients(file.with_name(f"{stem}.bval"), file.with_name(f"{stem}.bvec"))
             b0 = mean_b0(image.dataobj, gradients.bvals, 50)
-            mask = brain_mask(b0, np.array(image.header.get_zooms()[:3], dtype=float))
+            mask = brain_mask(b0, image.affine)
             voxels = np.asarray(t1w.dataobj, dtype=np.float32)
             yield Pair(stem, folder.name, b0, image.affine, mask, voxels, t1w.affine)
 

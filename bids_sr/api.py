@@ -273,7 +273,7 @@ def _three(option: str, given: PerAxis | None) -> tuple[float, float, float] | N
 def _brain(mask: ImageLike | None, b0: NDArray[np.float32], grid: Grid) -> NDArray[np.bool_]:
     """The brain on the grid of the series: the mask given, or what is found in the mean b0."""
     if mask is None:
-        return brain_mask(b0, grid.voxel_sizes)
+        return brain_mask(b0, grid.affine)
     image = _open(mask)
     name = image.get_filename() or "mask"
     check_mask_grid(Grid.of(image), grid, name)

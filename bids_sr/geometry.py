@@ -1,8 +1,10 @@
 """Voxel grids: where the voxels of an image lie in the world, and which points a target grid asks for."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
@@ -54,11 +56,32 @@ class Grid:
         shift[:3, 3] = start
         return Grid(shape, self.affine @ shift)
 
+    @property
+    def canonical(self) -> "Grid":
+        """The same voxels, their axes reordered and flipped to be closest to R, A and S."""
+        shape = to_canonical(np.empty(self.shape, bool), self.affine).shape
+        return Grid((shape[0], shape[1], shape[2]), canonical_affine(self.affine, self.shape))
+
     def _centred(self, shape: tuple[int, int, int], ratio: NDArray[np.float64]) -> "Grid":
         """The grid of `shape` voxels, each `ratio` of ours wide, whose box has the same centre."""
         to_ours = np.diag([*ratio, 1.0])
         to_ours[:3, 3] = (np.subtract(self.shape, 1) - ratio * np.subtract(shape, 1)) / 2
         return Grid(shape, self.affine @ to_ours)
+
+
+def to_canonical(volume: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
+    """The volume, (x, y, z, ...), with its axes reordered and flipped to be closest to R, A, S; no value changes."""
+    return apply_orientation(volume, io_orientation(affine))
+
+
+def from_canonical(volume: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
+    """What `to_canonical` made of an image with this affine, as it was stored."""
+    return apply_orientation(volume, ornt_transform(axcodes2ornt("RAS"), io_orientation(affine)))
+
+
+def canonical_affine(affine: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """The affine of `to_canonical` of a volume of this shape."""
+    return affine @ inv_ornt_aff(io_orientation(affine), shape[:3])
 
 
 def _whole_voxels(counts: NDArray[np.float64]) -> tuple[int, int, int]:

@@ -5,9 +5,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nibabel.orientations import apply_orientation, inv_ornt_aff
+from scipy.spatial.transform import Rotation
 
 from bids_sr.errors import CoarserGridError
-from bids_sr.geometry import Grid, apply_along_axes, axis_aligned, cell_in, overlap_average, points_in, target_grid
+from bids_sr.geometry import (
+    Grid,
+    apply_along_axes,
+    axis_aligned,
+    cell_in,
+    from_canonical,
+    overlap_average,
+    points_in,
+    target_grid,
+    to_canonical,
+)
 
 shapes = st.tuples(*[st.integers(1, 40)] * 3)
 scales = st.tuples(*[st.floats(1, 4)] * 3)
@@ -86,6 +98,22 @@ def test_a_cropped_grid_lies_where_it_was_cut():
 def test_grid_of_an_image_takes_the_first_three_axes():
     image = nib.Nifti1Image(np.zeros((2, 3, 4, 5), np.float32), np.diag([2, 2, 2, 1]))
     assert Grid.of(image).shape == (2, 3, 4)
+
+
+@given(st.permutations(range(3)), st.tuples(*[st.sampled_from([1, -1])] * 3))
+def test_canonical_axes_do_not_depend_on_how_an_image_is_stored(order, flips):
+    """Values, places and back again, for an oblique image."""
+    image = np.arange(2 * 3 * 4 * 2).reshape(2, 3, 4, 2)
+    change = np.array([[axis, flip] for axis, flip in zip(order, flips, strict=True)])
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("xyz", [17, -9, 24], degrees=True).as_matrix()
+    affine = turn @ np.diag([2.0, 2.5, 3, 1])
+    stored = Grid(apply_orientation(image, change).shape[:3], affine @ inv_ornt_aff(change, image.shape[:3]))
+    found = to_canonical(apply_orientation(image, change), stored.affine)
+    np.testing.assert_array_equal(found, image)
+    assert stored.canonical.shape == image.shape[:3]
+    np.testing.assert_allclose(stored.canonical.affine, affine, atol=1e-9)
+    np.testing.assert_array_equal(from_canonical(found, stored.affine), apply_orientation(image, change))
 
 
 def test_axes_that_turn_or_flip_are_not_aligned():

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bids_sr.errors import EmptyMaskError, MaskGridError
-from bids_sr.geometry import Grid, same_grid
+from bids_sr.geometry import Grid, from_canonical, same_grid, to_canonical
 
 #: The median filter runs on voxels of about this size (mm), where its window costs little.
 WORKING_VOXEL = 4.0
@@ -18,7 +18,7 @@ MEDIAN_REACH = 9.0
 MEDIAN_PASSES = 4
 
 
-def brain_mask(b0: NDArray[np.floating], voxel_sizes: NDArray[np.float64]) -> NDArray[np.bool_]:
+def brain_mask(b0: NDArray[np.floating], affine: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Find the brain in a b0 image with DIPY's median_otsu.
 
     The image is median-filtered and split by Otsu's threshold on voxels of about 4 mm, which gives the same smoothing
@@ -29,8 +29,8 @@ def brain_mask(b0: NDArray[np.floating], voxel_sizes: NDArray[np.float64]) -> ND
     ----------
     b0 : ndarray, (x, y, z)
         Any unit; not finite and negative values count as 0.
-    voxel_sizes : ndarray, (3,)
-        mm.
+    affine : ndarray, (4, 4)
+        Voxel index to world, mm, RAS+. How the image is stored does not change what is found.
 
     Returns
     -------
@@ -41,10 +41,11 @@ def brain_mask(b0: NDArray[np.floating], voxel_sizes: NDArray[np.float64]) -> ND
     EmptyMaskError
         If the image is constant, or nothing is left.
     """
-    image = np.clip(np.nan_to_num(b0, nan=0.0, posinf=0.0, neginf=0.0), 0, None).astype(np.float32)
+    stored = np.clip(np.nan_to_num(b0, nan=0.0, posinf=0.0, neginf=0.0), 0, None).astype(np.float32)
+    image, voxel_sizes = to_canonical(stored, affine), Grid(b0.shape, affine).canonical.voxel_sizes
     if image.max() == image.min():
         raise EmptyMaskError(image="mean b0", reason="all its voxels are equal, no brain can be found in it")
-    factors = np.maximum(1, np.rint(WORKING_VOXEL / np.asarray(voxel_sizes))).astype(int)
+    factors = np.maximum(1, np.rint(WORKING_VOXEL / voxel_sizes)).astype(int)
     coarse = block_average(image, factors)
     radius = 2 if np.max(factors * voxel_sizes) <= MEDIAN_REACH / 2 else 1
     smooth, threshold = _median_and_threshold(coarse, radius)
@@ -52,7 +53,7 @@ def brain_mask(b0: NDArray[np.floating], voxel_sizes: NDArray[np.float64]) -> ND
     mask = fill_slices(largest_piece(mask))
     if not mask.any():
         raise EmptyMaskError(image="mean b0", reason="no brain was found in it")
-    return mask
+    return from_canonical(mask, affine)
 
 
 def _median_and_threshold(image: NDArray[np.float32], radius: int) -> tuple[NDArray[np.float32], float]:
@@ -98,7 +99,7 @@ def largest_piece(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def fill_slices(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Fill the holes of a mask, also those that are closed only within the slices across the last axis.
+    """Fill the holes of a mask, also those that are closed only within the planes across the last axis.
 
     Where the field of view cuts the head, a ventricle is open to the outside through its end slice.
     """

@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from bids_sr.dwi.mask import block_average
 from bids_sr.errors import T1wRegistrationError
+from bids_sr.geometry import canonical_affine, to_canonical
 
 #: Voxel sizes (mm) of the search, of its refinement, and of the last alignment; iterations of the last alignment.
 #: Tuned with `python -m benchmarks.registration`.
@@ -149,7 +150,8 @@ def register_rigid(
     T1wRegistrationError
         If an image is empty, or the best motion leaves most of the brain outside the T1w.
     """
-    image, brain, head = _image(b0, b0_affine, "mean b0"), _Volume(mask, b0_affine), _image(t1w, t1w_affine, "T1w")
+    image, head = _image(b0, b0_affine, "mean b0"), _image(t1w, t1w_affine, "T1w")
+    brain = _Volume(to_canonical(mask, b0_affine), image.affine)
     search = _problem(image, brain, head, SEARCH_VOXEL, SEARCH_RIM)
     refine = _problem(image, brain, head, REFINE_VOXEL, REFINE_RIM)
     starts = {"scanner": np.zeros(6), "head": _head_start(brain, head, search.centre)}
@@ -168,11 +170,14 @@ class _Candidate:
 
 
 def _image(data: NDArray[np.floating], affine: NDArray[np.float64], name: str) -> _Volume:
-    """An image to be registered, zero where it is not finite; it must show something."""
+    """An image to be registered, zero where it is not finite; it must show something.
+
+    Its axes run along those of the world, so that how it is stored does not change where averages of it lie.
+    """
     finite = _finite(data)
     if not finite.max() > max(0.0, float(finite.min())):
         raise T1wRegistrationError(reason=f"the {name} is empty or constant")
-    return _Volume(finite, affine)
+    return _Volume(to_canonical(finite, affine), canonical_affine(affine, data.shape))
 
 
 def _finite(data: NDArray[np.floating]) -> NDArray[np.floating]:

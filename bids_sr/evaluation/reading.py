@@ -44,7 +44,7 @@ def read_reference(series: DwiSeries, b0_threshold: float, n_weighted: int | Non
     finite = np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0)
     grid = load_grid(series.dwi)
     if series.mask is None:
-        mask = brain_mask(mean_b0(finite, gradients.bvals, b0_threshold), grid.voxel_sizes)
+        mask = brain_mask(mean_b0(finite, gradients.bvals, b0_threshold), grid.affine)
     else:
         mask = given_mask(series.mask, grid)
     return Reference(finite, gradients, grid, mask, b0_threshold)

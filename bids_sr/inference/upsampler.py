@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from bids_sr.dwi.normalization import (
 )
 from bids_sr.dwi.t1w import T1wImage, t1w_guide
 from bids_sr.errors import ScaleTooLargeError
-from bids_sr.geometry import Grid, cell_in, points_in, sizes_text
+from bids_sr.geometry import Grid, cell_in, from_canonical, points_in, sizes_text, to_canonical
 from bids_sr.inference.fitting import FitLog, fitted
 from bids_sr.models.base import SUBPOSITIONS, Encoded, GuidedModel, Lattice, RestorationModel, Signal, UncertainModel
 from bids_sr.models.fitting import FittableModel, Scan
@@ -36,6 +36,8 @@ Item = TypeVar("Item")
 GROWTH = 2
 #: Least and largest number of acquired voxels encoded around what is restored.
 LEAST_HALO, LARGEST_HALO = 6, 12
+#: Half a voxel, and what keeps rounding from deciding what lies halfway between two.
+HALF = 0.5 + 1e-6
 #: Queries at once: few enough that their activations stay in the processor's cache; on a GPU, many enough to fill it.
 CHUNK, GPU_CHUNK = 4096, 2**18
 
@@ -126,14 +128,18 @@ def check_scale(source: Grid, target: Grid, card: ModelCard, name: str) -> None:
 
 
 def restore_mask(mask: NDArray[np.bool_], source: Grid, target: Grid) -> NDArray[np.bool_]:
-    """A mask on the acquired grid, (x, y, z), carried to the target grid by the nearest voxel."""
-    result = np.zeros(target.shape, bool)
-    for index in range(target.shape[0]):
-        plane = np.indices((1, *target.shape[1:])).reshape(3, -1).T + np.array([index, 0, 0])
-        nearest = np.floor(points_in(source, target, plane) + 0.5).astype(int)
-        inside = np.all((nearest >= 0) & (nearest < mask.shape), axis=1)
-        result[index].reshape(-1)[inside] = mask[tuple(nearest[inside].T)]
-    return result
+    """A mask on the acquired grid, (x, y, z), carried to the target grid by the nearest voxel.
+
+    Halfway between two, the one towards R, A or S counts, however the images are stored.
+    """
+    own, acquired, wanted = to_canonical(mask, source.affine), source.canonical, target.canonical
+    result = np.zeros(wanted.shape, bool)
+    for index in range(wanted.shape[0]):
+        plane = np.indices((1, *wanted.shape[1:])).reshape(3, -1).T + np.array([index, 0, 0])
+        nearest = np.floor(points_in(acquired, wanted, plane) + HALF).astype(int)
+        inside = np.all((nearest >= 0) & (nearest < own.shape), axis=1)
+        result[index].reshape(-1)[inside] = own[tuple(nearest[inside].T)]
+    return from_canonical(result, target.affine)
 
 
 def plan_restoration(
@@ -224,7 +230,54 @@ def restore_volumes(
     ------
     NoSignalError
         If a shell has no signal in the mask.
+
+    Notes
+    -----
+    A network is not equal under flips and turns. It is shown the scan along the axes closest to R, A and S, so that
+    what it gives does not depend on how the scan is stored.
     """
+    restored = _restore_canonical(
+        _CanonicalSeries(data, source.affine), bvals, source.canonical, target.canonical,
+        to_canonical(mask, source.affine), model, signal=signal, b0_threshold=b0_threshold, device=device,
+        t1w=None if t1w is None else to_canonical(t1w, source.affine), guide=guide, volumes=volumes,
+        deviations=deviations, fit_log=fit_log or FitLog(),
+    )  # fmt: skip
+    for volume in restored:
+        stored = from_canonical(np.moveaxis(volume, 0, -1) if deviations else volume, target.affine)
+        yield np.moveaxis(stored, -1, 0) if deviations else stored
+
+
+class _CanonicalSeries:
+    """A series whose single volumes are read with their axes closest to R, A and S."""
+
+    def __init__(self, data: Series, affine: NDArray[np.float64]) -> None:
+        self._data, self._affine = data, affine
+        height, width, depth, n = data.shape
+        self.shape = (*Grid((height, width, depth), affine).canonical.shape, n)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Slice volumes, `[..., index]`."""
+        return to_canonical(np.asarray(self._data[index]), self._affine)
+
+
+def _restore_canonical(
+    data: Series,
+    bvals: NDArray[np.float64],
+    source: Grid,
+    target: Grid,
+    mask: NDArray[np.bool_],
+    model: RestorationModel | FittableModel,
+    *,
+    signal: Signal,
+    b0_threshold: float,
+    device: torch.device,
+    t1w: NDArray[np.float32] | None,
+    guide: T1wImage | None,
+    volumes: Sequence[int] | None,
+    deviations: bool,
+    fit_log: FitLog,
+) -> Iterator[NDArray[np.float32]]:
+    """`restore_volumes` where both grids run along the axes of the world."""
     context = shell_context(data, bvals, mask, b0_threshold)
     normalization = make_normalization(signal.normalization, context.levels, context.means[0], mask)
     plan = plan_restoration(mask, source, target, model.radius, inside_only=normalization.divides_by_b0)
@@ -233,7 +286,7 @@ def restore_volumes(
     inputs = _Inputs(
         data, plan, context, normalization, signal.inputs, brain, anatomy, parts if signal.guided else None
     )
-    restorer = fitted(model, lambda: inputs.scan(source, guide if stencils else None), device, fit_log or FitLog())
+    restorer = fitted(model, lambda: inputs.scan(source, guide if stencils else None), device, fit_log)
 
     def restore(sources: Sources, b0: NDArray[np.float32]) -> NDArray[np.float32]:
         channels = inputs.channels(sources)

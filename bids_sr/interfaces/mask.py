@@ -37,7 +37,7 @@ class BrainMask(CoreInterface):
             check_mask_grid(load_grid(self.inputs.given_file), grid, self.inputs.given_file)
             mask = load_mask(self.inputs.given_file)
         else:
-            mask = brain_mask(load_array(self.inputs.b0_file), grid.voxel_sizes)
+            mask = brain_mask(load_array(self.inputs.b0_file), grid.affine)
         summary = {"source": "given" if given else "median_otsu", "volume_ml": millilitres(mask, grid)}
         return {"mask_file": save_working(mask, grid.affine, folder, "mask"), "summary": summary}
 

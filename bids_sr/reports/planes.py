@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, gaussian_filter, map_coordinates, uniform_filter
+
+from bids_sr.geometry import canonical_affine, to_canonical
 
 MARGIN = 6.0  # mm shown around the brain
 ZOOM = 46.0  # mm, edge of the enlarged region
@@ -120,16 +121,6 @@ def make_frame(affine: NDArray[np.float64], mask: NDArray[np.bool_]) -> Frame:
     high = np.minimum(voxels.max(axis=0) + margin, np.subtract(brain.shape, 1)) + 0.5
     centre = np.rint(voxels.mean(axis=0))
     return Frame(canonical, _triple(brain.shape), centre * sizes, low * sizes, high * sizes)
-
-
-def to_canonical(volume: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
-    """The volume, (x, y, z, ...), with its axes reordered and flipped to be closest to R, A, S; no value changes."""
-    return apply_orientation(volume, io_orientation(affine))
-
-
-def canonical_affine(affine: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """The affine of `to_canonical` of a volume of this shape."""
-    return affine @ inv_ornt_aff(io_orientation(affine), shape[:3])
 
 
 def cut(

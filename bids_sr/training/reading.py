@@ -128,7 +128,7 @@ def _read_series(series: DwiSeries, name: str, options: ReadingOptions, tell: Te
     kept = _kept_volumes(gradients.bvals, options, name)
     data, bvals = _cleaned(data[..., kept], name, tell), gradients.bvals[kept]
     b0 = mean_b0(data, bvals, options.b0_threshold)
-    mask = brain_mask(b0, grid.voxel_sizes) if series.mask is None else given_mask(series.mask, grid)
+    mask = brain_mask(b0, grid.affine) if series.mask is None else given_mask(series.mask, grid)
     t1w, note = _fine_t1w(series, b0, grid, mask)
     scan = pack_scan(
         name, data, bvals, mask, options.b0_threshold, voxel_sizes=grid.voxel_sizes, t1w=t1w,

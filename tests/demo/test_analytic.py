@@ -108,7 +108,7 @@ def test_the_brain_can_be_told_from_the_scalp():
     phantom = analytic_phantom(SMALL.truth_grid, SMALL.t1w_grid)
     b0 = phantom.signal(0.0, np.zeros(3))[..., None]
     acquired, grid = acquire(b0, phantom.grid, 2.0, 25.0, np.random.default_rng(0))
-    found = brain_mask(acquired[..., 0], grid.voxel_sizes)
+    found = brain_mask(acquired[..., 0], grid.affine)
     truth = inside_ellipsoid(centres(grid).astype(np.float32), HALF_AXES["csf"], 3.0) > 0.5
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.9
 

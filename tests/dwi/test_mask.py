@@ -7,6 +7,11 @@ from bids_sr.dwi.mask import block_average, brain_mask, fill_slices, largest_pie
 from bids_sr.errors import EmptyMaskError
 
 
+def scaling(voxel_sizes):
+    """The affine of an image with these voxel sizes."""
+    return np.diag([*voxel_sizes, 1.0])
+
+
 def ball(shape, voxel_sizes, radius=60.0):
     """A ball of `radius` mm around the middle of the grid."""
     axes = [(np.arange(n) - (n - 1) / 2) * size for n, size in zip(shape, voxel_sizes, strict=True)]
@@ -21,7 +26,7 @@ def ball(shape, voxel_sizes, radius=60.0):
 def test_a_noisy_ball_is_found(shape, voxel_sizes):
     truth = ball(shape, voxel_sizes)
     noise = np.random.default_rng(0).normal(0, 30, shape)
-    found = brain_mask(np.abs(1000 * truth + noise), np.array(voxel_sizes))
+    found = brain_mask(np.abs(1000 * truth + noise), scaling(voxel_sizes))
     assert found.dtype == bool
     # A median filter wears off what is convex: four passes take 2 mm of this ball.
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.9
@@ -29,8 +34,8 @@ def test_a_noisy_ball_is_found(shape, voxel_sizes):
 
 def test_the_unit_of_the_image_does_not_matter():
     image = 1000 * ball((40, 40, 40), (4, 4, 4)) + np.random.default_rng(0).uniform(0, 50, (40, 40, 40))
-    sizes = np.full(3, 4.0)
-    np.testing.assert_array_equal(brain_mask(image, sizes), brain_mask(image * 1e-3, sizes))
+    affine = scaling((4, 4, 4))
+    np.testing.assert_array_equal(brain_mask(image, affine), brain_mask(image * 1e-3, affine))
 
 
 def test_small_pieces_are_left_out_and_holes_filled():
@@ -38,7 +43,7 @@ def test_small_pieces_are_left_out_and_holes_filled():
     image = 1000.0 * truth
     image[22:28, 22:28, 22:28] = 0
     image[2:7, 2:7, 2:7] = 1000
-    found = brain_mask(image, np.full(3, 4.0))
+    found = brain_mask(image, scaling((4.0, 4, 4)))
     assert found[25, 25, 25]
     assert not found[4, 4, 4]
 
@@ -49,13 +54,13 @@ def test_tiny_and_flat_grids_give_a_mask_of_their_shape(shape):
     image[tuple(slice(n // 4, n - n // 4) for n in shape[:2])] = 100
     image.flat[0] = 0
     image.flat[-1] = 100
-    assert brain_mask(image, np.full(3, 3.0)).shape == shape
+    assert brain_mask(image, scaling((3.0, 3, 3))).shape == shape
 
 
 @pytest.mark.parametrize("image", [np.zeros((8, 8, 8)), np.full((8, 8, 8), 7.0), np.full((8, 8, 8), np.nan)])
 def test_an_image_without_contrast_is_refused(image):
     with pytest.raises(EmptyMaskError, match="equal"):
-        brain_mask(image, np.full(3, 2.0))
+        brain_mask(image, scaling((2.0, 2, 2)))
 
 
 def test_block_averages_keep_the_mean_and_repeat_the_edge():

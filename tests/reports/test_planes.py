@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.affines import apply_affine
-from nibabel.orientations import inv_ornt_aff, ornt_transform
+from nibabel.orientations import apply_orientation, inv_ornt_aff, ornt_transform
 
 from bids_sr.geometry import Grid
 from bids_sr.reports import planes
@@ -24,7 +24,7 @@ def reoriented(volume, affine, order, flips):
     start = np.array([[0, 1], [1, 1], [2, 1]])
     end = np.array([[axis, flip] for axis, flip in zip(order, flips, strict=True)])
     transform = ornt_transform(start, end)
-    return planes.apply_orientation(volume, transform), affine @ inv_ornt_aff(transform, volume.shape)
+    return apply_orientation(volume, transform), affine @ inv_ornt_aff(transform, volume.shape)
 
 
 @pytest.mark.parametrize(("order", "flips"), ORIENTATIONS)

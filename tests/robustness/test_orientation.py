@@ -9,6 +9,7 @@ import pytest
 from bids_sr.cli.app import main
 from bids_sr.dwi.gradients import read_gradients
 from bids_sr.dwi.tensor import fit_tensor
+from tests.made_models import save_tiny_model
 from tests.robustness.variants import AXES, WORLDS, bvecs_along, canonical, write_variants
 
 pytestmark = pytest.mark.integration
@@ -16,11 +17,19 @@ SR = "sub-{0}/dwi/sub-{0}_res-1p5_desc-sr_{1}.nii.gz"
 
 
 @pytest.fixture(scope="module")
-def results(dataset, tmp_path_factory):
-    """Output folder of one run over all variants."""
+def variants(dataset, tmp_path_factory):
+    """A dataset of all variants."""
+    folder = tmp_path_factory.mktemp("variants") / "raw"
+    write_variants(dataset, folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["cubic", "a network"])
+def results(variants, tmp_path_factory, request):
+    """Output folder of one run over all variants; a network of random weights is not equal under any turn or flip."""
     folder = tmp_path_factory.mktemp("orientation")
-    write_variants(dataset, folder / "raw")
-    words = [str(folder / "raw"), str(folder / "out"), "participant", "--output-resolution", "1.5", "--model", "cubic"]
+    model = request.param if request.param == "cubic" else save_tiny_model(folder, ("volume", "b0"), guided=True)
+    words = [str(variants), str(folder / "out"), "participant", "--output-resolution", "1.5", "--model", model]
     more = ["--device", "cpu", "--nprocs", "1", "-w", str(folder / "work"), "--no-t1w", "--no-self-check"]
     assert main([*words, *more]) == 0
     return folder / "out"

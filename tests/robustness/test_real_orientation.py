@@ -58,7 +58,7 @@ def case(request, tmp_path_factory):
     series = find_series(Config(DATASET, folder, folder, participants=(label,)))[0]
     image, gradients = nib.load(series.dwi), read_gradients(series.bval, series.bvec)
     grid, data = Grid.of(image), np.asarray(image.dataobj, np.float32)
-    brain = brain_mask(mean_b0(data, gradients.bvals, 50.0), grid.voxel_sizes)
+    brain = brain_mask(mean_b0(data, gradients.bvals, 50.0), grid.affine)
     places = np.argwhere(brain) @ grid.affine[:3, :3].T + grid.affine[:3, 3]
     middle = np.median(places, axis=0)
     # The mask of a scan may reach down into the neck; the ventricles lie about 60 mm below the top of the brain.
