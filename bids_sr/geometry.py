@@ -59,8 +59,9 @@ class Grid:
     @property
     def canonical(self) -> "Grid":
         """The same voxels, their axes reordered and flipped to be closest to R, A and S."""
-        shape = to_canonical(np.empty(self.shape, bool), self.affine).shape
-        return Grid((shape[0], shape[1], shape[2]), canonical_affine(self.affine, self.shape))
+        stored_axes = np.argsort(io_orientation(self.affine)[:, 0])
+        shape = (self.shape[stored_axes[0]], self.shape[stored_axes[1]], self.shape[stored_axes[2]])
+        return Grid(shape, canonical_affine(self.affine, self.shape))
 
     def _centred(self, shape: tuple[int, int, int], ratio: NDArray[np.float64]) -> "Grid":
         """The grid of `shape` voxels, each `ratio` of ours wide, whose box has the same centre."""
@@ -71,12 +72,12 @@ class Grid:
 
 def to_canonical(volume: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
     """The volume, (x, y, z, ...), with its axes reordered and flipped to be closest to R, A, S; no value changes."""
-    return apply_orientation(volume, io_orientation(affine))
+    return np.ascontiguousarray(apply_orientation(volume, io_orientation(affine)))
 
 
 def from_canonical(volume: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
     """What `to_canonical` made of an image with this affine, as it was stored."""
-    return apply_orientation(volume, ornt_transform(axcodes2ornt("RAS"), io_orientation(affine)))
+    return np.ascontiguousarray(apply_orientation(volume, ornt_transform(axcodes2ornt("RAS"), io_orientation(affine))))
 
 
 def canonical_affine(affine: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -241,7 +241,7 @@ DATASETS = [
     Case("absent session", "no ses-2 .* There are: none", options=(*SCALE, "--session-label", "2")),
     Case("name that is not BIDS", "is not a BIDS file name", lambda made: [f.rename(f.with_name(f.name.replace("sub-01_dwi", "sub-01_kind-new_dwi"))) for f in made.series.parent.glob("sub-01_dwi*")]),
     Case("entity given twice", "is not a BIDS file name", lambda made: [f.rename(f.with_name(f.name.replace("sub-01_dwi", "sub-01_acq-a_acq-b_dwi"))) for f in made.series.parent.glob("sub-01_dwi*")]),
-    Case("one series in two files", "both apply", lambda made: (shutil.copy(made.series, made.series.with_suffix(".bak")), unpacked(made.series), made.series.with_suffix(".bak").rename(made.series)), stops=False),
+    Case("one series in two files", "would have the same names", lambda made: (shutil.copy(made.series, made.series.with_suffix(".bak")), unpacked(made.series), made.series.with_suffix(".bak").rename(made.series)), stops=False),
     Case("broken sidecar", "sub-01_dwi.json is not valid JSON", text("sidecar", "{")),
     Case("empty sidecar", r"sub-01_dwi.json is empty", text("sidecar", "")),
     Case("list for a sidecar", "sub-01_dwi.json is not valid JSON: not an object", text("sidecar", "[]")),
