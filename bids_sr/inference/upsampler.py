@@ -236,48 +236,9 @@ def restore_volumes(
     A network is not equal under flips and turns. It is shown the scan along the axes closest to R, A and S, so that
     what it gives does not depend on how the scan is stored.
     """
-    restored = _restore_canonical(
-        _CanonicalSeries(data, source.affine), bvals, source.canonical, target.canonical,
-        to_canonical(mask, source.affine), model, signal=signal, b0_threshold=b0_threshold, device=device,
-        t1w=None if t1w is None else to_canonical(t1w, source.affine), guide=guide, volumes=volumes,
-        deviations=deviations, fit_log=fit_log or FitLog(),
-    )  # fmt: skip
-    for volume in restored:
-        stored = from_canonical(np.moveaxis(volume, 0, -1) if deviations else volume, target.affine)
-        yield np.moveaxis(stored, -1, 0) if deviations else stored
-
-
-class _CanonicalSeries:
-    """A series whose single volumes are read with their axes closest to R, A and S."""
-
-    def __init__(self, data: Series, affine: NDArray[np.float64]) -> None:
-        self._data, self._affine = data, affine
-        height, width, depth, n = data.shape
-        self.shape = (*Grid((height, width, depth), affine).canonical.shape, n)
-
-    def __getitem__(self, index: Any) -> NDArray[Any]:
-        """Slice volumes, `[..., index]`."""
-        return to_canonical(np.asarray(self._data[index]), self._affine)
-
-
-def _restore_canonical(
-    data: Series,
-    bvals: NDArray[np.float64],
-    source: Grid,
-    target: Grid,
-    mask: NDArray[np.bool_],
-    model: RestorationModel | FittableModel,
-    *,
-    signal: Signal,
-    b0_threshold: float,
-    device: torch.device,
-    t1w: NDArray[np.float32] | None,
-    guide: T1wImage | None,
-    volumes: Sequence[int] | None,
-    deviations: bool,
-    fit_log: FitLog,
-) -> Iterator[NDArray[np.float32]]:
-    """`restore_volumes` where both grids run along the axes of the world."""
+    stored, target, acquired = target, target.canonical, source.affine
+    data, mask, source = _CanonicalSeries(data, acquired), to_canonical(mask, acquired), source.canonical
+    t1w = None if t1w is None else to_canonical(t1w, acquired)
     context = shell_context(data, bvals, mask, b0_threshold)
     normalization = make_normalization(signal.normalization, context.levels, context.means[0], mask)
     plan = plan_restoration(mask, source, target, model.radius, inside_only=normalization.divides_by_b0)
@@ -286,7 +247,7 @@ def _restore_canonical(
     inputs = _Inputs(
         data, plan, context, normalization, signal.inputs, brain, anatomy, parts if signal.guided else None
     )
-    restorer = fitted(model, lambda: inputs.scan(source, guide if stencils else None), device, fit_log)
+    restorer = fitted(model, lambda: inputs.scan(source, guide if stencils else None), device, fit_log or FitLog())
 
     def restore(sources: Sources, b0: NDArray[np.float32]) -> NDArray[np.float32]:
         channels = inputs.channels(sources)
@@ -307,7 +268,21 @@ def _restore_canonical(
     for index, sources, result in asked if device.type == "cpu" else ahead(asked):
         result[:, plan.voxels] = restore(sources, b0) * context.level(index)
         np.maximum(result, 0, out=result)
-        yield result if deviations else result[0]
+        volume = from_canonical(np.moveaxis(result, 0, -1), stored.affine)
+        yield np.moveaxis(volume, -1, 0) if deviations else volume[..., 0]
+
+
+class _CanonicalSeries:
+    """A series whose single volumes are read with their axes closest to R, A and S."""
+
+    def __init__(self, data: Series, affine: NDArray[np.float64]) -> None:
+        self._data, self._affine = data, affine
+        height, width, depth, n = data.shape
+        self.shape = (*Grid((height, width, depth), affine).canonical.shape, n)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Slice volumes, `[..., index]`."""
+        return to_canonical(np.asarray(self._data[index]), self._affine)
 
 
 @dataclass(frozen=True)
