@@ -61,7 +61,8 @@ def mutants(module: str) -> Iterator[Mutant]:
         for what, changed in changes(node) if number not in left else ():
             before = {name: getattr(node, name) for name in changed}
             vars(node).update(changed)
-            yield Mutant(module, getattr(node, "lineno", 0), what, ast.unparse(tree))
+            placed = node.target if isinstance(node, ast.comprehension) else node
+            yield Mutant(module, getattr(placed, "lineno", 0), what, ast.unparse(tree))
             vars(node).update(before)
 
 

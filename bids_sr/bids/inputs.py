@@ -13,8 +13,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bids_sr.bids.ignored import IgnoredFiles
 from bids_sr.config import Config
+from bids_sr.dwi.gradients import read_bvals
 from bids_sr.errors import (
     AmbiguousFileError,
     BadFilterError,
@@ -322,7 +325,29 @@ def _dwi_images(layout: BIDSLayout, config: Config, subjects: Sequence[str], is_
     chosen = [image for image in images if not config.sessions or image.has("ses", *config.sessions)]
     if not chosen:
         raise _no_dwi(config, subjects, is_derivative)
-    return chosen
+    return _without_references(chosen, config)
+
+
+def _without_references(images: Sequence[_Image], config: Config) -> list[_Image]:
+    """Images less those of b0 volumes alone: acquired with the phase reversed, they serve to correct distortions.
+
+    Those of a subject that has no other stay, to be refused with the reason.
+    """
+    references = {image.path for image in images if _is_reference(image.path, config)}
+    with_others = {image.entities.get("sub") for image in images if image.path not in references}
+    left_out = [image for image in images if image.path in references and image.entities.get("sub") in with_others]
+    for image in left_out:
+        logger.info("%s: all its volumes are b0, as of a reference; left out.", image.path.name)
+    return [image for image in images if image not in left_out]
+
+
+def _is_reference(path: Path, config: Config) -> bool:
+    """Whether all volumes of an image have one b-value, that of a b0; several small ones may be in another unit."""
+    try:
+        bvals = read_bvals(_gradient_file(path, config.bids_dir, ".bval"))
+    except InputError:
+        return False
+    return bool(np.ptp(bvals) == 0 and bvals[0] <= config.b0_threshold)
 
 
 def _usable(images: Sequence[_Image], config: Config, filters: Mapping[str, Any]) -> list[_Image]:

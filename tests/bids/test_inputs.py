@@ -101,6 +101,40 @@ def test_other_folders_and_images_are_no_series(raw):
     assert [series.label for series in find(raw)] == ["sub-01"]
 
 
+def _reference(raw, stem, bvals="0 0", bvecs="0 0\n0 0\n0 0"):
+    raw.dwi(stem, shape=(6, 6, 4, 2))
+    raw.text(f"{stem.partition('_')[0]}/dwi/{stem}_dwi.bval", bvals)
+    raw.text(f"{stem.partition('_')[0]}/dwi/{stem}_dwi.bvec", bvecs)
+
+
+@pytest.mark.parametrize("bvals", ["0 0", "5 5", "0\n0"])
+def test_references_of_b0_volumes_are_left_out(raw, caplog, bvals):
+    """Datasets hold b0 volumes with the phase reversed beside the series that they serve to correct."""
+    raw.dwi("sub-01_dir-AP")
+    _reference(raw, "sub-01_dir-PA", bvals)
+    with caplog.at_level("INFO"):
+        series, problems = scan_series(configure(raw.root))
+    assert [one.label for one in series] == ["sub-01 dir-AP"]
+    assert problems == []
+    assert "sub-01_dir-PA_dwi.nii.gz: all its volumes are b0" in caplog.text
+    assert series_names(configure(raw.root)) == ["sub-01_dir-AP"]
+
+
+@pytest.mark.parametrize("bvals", ["0 3", "60 60", "nan nan"])
+def test_a_series_that_only_looks_like_a_reference_stays(raw, bvals):
+    """b-values of 0 to 3 may be in ms/um2; what is wrong with such a series is told later."""
+    raw.dwi("sub-01_dir-AP")
+    _reference(raw, "sub-01_dir-PA", bvals)
+    assert len(find(raw)) == 2
+
+
+def test_a_subject_of_references_alone_stays(raw):
+    """So that it is refused with the reason, instead of missing without a word."""
+    raw.dwi("sub-01")
+    _reference(raw, "sub-02")
+    assert [one.label for one in find(raw)] == ["sub-01", "sub-02"]
+
+
 def test_a_subject_asked_for_without_series_is_told(raw):
     raw.dwi("sub-01")
     raw.t1w("sub-02")
@@ -413,6 +447,7 @@ def test_names_of_series_need_no_usable_files(raw, tmp_path):
     raw.dwi("sub-10_dir-AP", gradients=False)
     (raw.root / "sub-2" / "dwi").mkdir(parents=True)
     (raw.root / "sub-2/dwi/sub-2_dir-PA_dwi.nii.gz").symlink_to(tmp_path / "annex")
+    raw.text("sub-2/dwi/sub-3_dwi.nii.gz", "in the folder of another subject")
     assert series_names(configure(raw.root)) == ["sub-2_dir-PA", "sub-10_dir-AP"]
     assert series_names(configure(raw.root, filters={"dwi": {"direction": "AP"}})) == ["sub-10_dir-AP"]
     preprocessed = qsiprep(tmp_path / "qsiprep")
