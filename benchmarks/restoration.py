@@ -2,12 +2,12 @@
 
     python -m benchmarks.restoration BIDS_DIR --participant-label elition --output benchmarks/results/restoration.md
 
-A series is sampled with voxels `scale` times as wide, through a Gaussian point-spread function whose full width at half
-maximum is one new voxel, cells aligned. The degraded copy, with the T1w where there is one, is a BIDS dataset of its
-own; the command restores it at the acquired voxel size. Everything is measured inside the brain mask of the acquired
-scan: PSNR per weighted volume, whose peak is the range of that volume in the mask; SSIM likewise; mean absolute errors
-of FA and MD; median angle of V1 where the acquired FA exceeds 0.3. Where the model tells its uncertainty, also the
-share of acquired values (weighted intensities, FA, MD) within its 90 % intervals.
+A series is sampled with voxels `scale` times as wide, cells aligned, through a Gaussian point-spread function whose
+full width at half maximum is one new voxel, or by another `--profile`. The degraded copy, with the T1w where there is
+one, is a BIDS dataset of its own; the command restores it at the acquired voxel size. Everything is measured inside
+the brain mask of the acquired scan: PSNR per weighted volume, whose peak is the range of that volume in the mask; SSIM
+likewise; mean absolute errors of FA and MD; median angle of V1 where the acquired FA exceeds 0.3. Where the model tells
+its uncertainty, also the share of acquired values (weighted intensities, FA, MD) within its 90 % intervals.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from bids_sr import __version__
 from bids_sr.bids.inputs import DwiSeries, find_series
 from bids_sr.cli.evaluate import parse_scale, scale_text
 from bids_sr.config import Config
-from bids_sr.degradation import degrade
+from bids_sr.degradation import PROFILES, Profile, degrade
 from bids_sr.dwi.gradients import is_b0
 from bids_sr.dwi.tensor import fit_tensor
 from bids_sr.evaluation.benchmark import compare_tensors, compare_volumes
@@ -45,10 +45,10 @@ HEADINGS = ("scan", "scale", "method", "PSNR (dB)", "PSNR b0", "SSIM", "FA error
 HEADINGS_OF_INTERVALS = ("intensities in 90 % (%)", "FA in 90 % (%)", "MD in 90 % (%)")
 
 
-def write_degraded(series: DwiSeries, scale: NDArray[np.float64], folder: Path) -> None:
-    """Write a raw dataset with the series sampled at voxels `scale`, (3,), times as wide."""
+def write_degraded(series: DwiSeries, scale: NDArray[np.float64], folder: Path, profile: Profile = "gaussian") -> None:
+    """Write a raw dataset with the series sampled by a profile at voxels `scale`, (3,), times as wide."""
     image = nib.Nifti1Image.from_filename(series.dwi)
-    low, grid = degrade(np.asarray(image.dataobj, dtype=np.float32), Grid.of(image), scale)
+    low, grid = degrade(np.asarray(image.dataobj, dtype=np.float32), Grid.of(image), scale, profile=profile)
     stem = f"sub-{series.entities['sub']}"
     (folder / stem / "dwi").mkdir(parents=True)
     (folder / "dataset_description.json").write_text(json.dumps({"Name": "Degraded", "BIDSVersion": "1.10.0"}))
@@ -112,7 +112,7 @@ def row(label: str, scale: str, method: str, figures: list[float]) -> str:
     return "| " + " | ".join([label, scale, method, *shown]) + " |"
 
 
-def introduction(model: str) -> str:
+def introduction(model: str, profile: Profile) -> str:
     """What was run, on what."""
     card = read_card(model)
     headings = HEADINGS + (HEADINGS_OF_INTERVALS if card.uncertain else ())
@@ -120,7 +120,7 @@ def introduction(model: str) -> str:
         [
             f"bids_sr {__version__}, model {card.name} ({card.parameters:,} parameters), {card.weights_sha256[:12]},",
             f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}, {date.today()}.",
-            f"Trained on: {', '.join(card.training.get('scans', []))}.",
+            f"Trained on: {', '.join(card.training.get('scans', []))}. Degraded by the profile {profile}.",
             "",
             "| " + " | ".join(headings) + " |",
             "|" + " --- |" * len(headings),
@@ -134,10 +134,11 @@ def main() -> None:
     parser.add_argument("bids_dir", type=Path)
     parser.add_argument("--participant-label", nargs="+", required=True)
     parser.add_argument("--scales", nargs="+", type=parse_scale, default=[(s,) * 3 for s in (1.5, 2, 2.4, 3, 4)])
+    parser.add_argument("--profile", choices=PROFILES, default="gaussian")
     parser.add_argument("--model", default="default")
     parser.add_argument("--output", type=Path, required=True)
     options, extra = parser.parse_known_args()
-    lines = [introduction(options.model)]
+    lines = [introduction(options.model, options.profile)]
     nowhere = Path(tempfile.gettempdir())
     for series in find_series(
         Config(options.bids_dir, nowhere, nowhere, participants=tuple(options.participant_label))
@@ -145,7 +146,7 @@ def main() -> None:
         grid = Grid.of(nib.Nifti1Image.from_filename(series.dwi))
         for scale in options.scales:
             with tempfile.TemporaryDirectory() as name:
-                write_degraded(series, np.array(scale), Path(name) / "data")
+                write_degraded(series, np.array(scale), Path(name) / "data", options.profile)
                 restored = restore(Path(name), grid.voxel_sizes, options.model, extra)
                 for method, figures in measure(series, restored):
                     if method == "sr" and read_card(options.model).uncertain:

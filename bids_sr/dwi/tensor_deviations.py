@@ -22,7 +22,7 @@ _OCCURS = np.array([1, 2, 1, 2, 2, 1])
 
 @dataclass(frozen=True)
 class TensorDeviations:
-    """Standard deviations of FA and of MD (mm2/s), (x, y, z), float32; 0 outside the mask."""
+    """Deviations of FA and of MD (mm2/s) to expect, (x, y, z), float32; 0 outside the mask."""
 
     fa: NDArray[np.float32]
     md: NDArray[np.float32]
@@ -41,7 +41,8 @@ def tensor_deviations(
 
     To first order in the errors of the signals, the fit is linear in them; so the tensor's elements are normally
     distributed with a covariance that follows from those of the signals. Tensors are drawn from that distribution, and
-    FA and MD of each computed, as neither FA nor its bounds are linear.
+    FA and MD of each computed, as neither FA nor its bounds are linear. Errors of signals make FA larger, above all
+    where it is small; so the deviations are root mean squares about FA and MD of `data`, whose intervals they give.
 
     Parameters
     ----------
@@ -117,15 +118,13 @@ def _tensors(
 def _deviations(
     elements: NDArray[np.float64], factor: NDArray[np.float64], random: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Standard deviations of FA and MD over drawn tensors, (voxels, 2)."""
-    sums, squares = np.zeros((2, len(elements), 2))
+    """Root mean squares of how far FA and MD of drawn tensors lie from those of the tensors themselves, (voxels, 2)."""
+    undisturbed = _fa_and_md(elements)
+    squares = np.zeros((len(elements), 2))
     for _ in range(N_SAMPLES):
         moved = np.einsum("vkm,vm->vk", factor, random.standard_normal((len(elements), factor.shape[2])))
-        values = _fa_and_md(elements + moved)
-        sums += values
-        squares += values**2
-    variance = squares / N_SAMPLES - (sums / N_SAMPLES) ** 2
-    return np.sqrt(np.maximum(variance, 0) * N_SAMPLES / (N_SAMPLES - 1)).astype(np.float32)
+        squares += (_fa_and_md(elements + moved) - undisturbed) ** 2
+    return np.sqrt(squares / N_SAMPLES).astype(np.float32)
 
 
 def _fa_and_md(elements: NDArray[np.float64]) -> NDArray[np.float64]:

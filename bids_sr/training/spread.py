@@ -81,7 +81,8 @@ def fit_spread(
     """A network that tells its uncertainty, and restores as before.
 
     The errors include the noise of the acquired volumes, so simulated scans, whose noise was chosen, take no part, and
-    the patches get no noise but their own. The logarithm of the standard deviation is a linear function of what the
+    the patches get no noise but their own; they are sampled by the profiles that the network was trained for. The
+    logarithm of the standard deviation is a linear function of what the
     decoder's head reads; it maximizes the likelihood of normally distributed errors, each subject counting the same.
     Errors have longer tails than that, so the deviations are then scaled until `COVERAGE` of the validation's errors
     lie within `DEVIATIONS` of them.
@@ -136,7 +137,7 @@ def _runs(scan: PackedScan, scans: Sequence[PackedScan]) -> int:
 @torch.inference_mode()
 def gather_errors(model: CsrDmri, card: ModelCard, scan: PackedScan, settings: SpreadSettings) -> Errors:
     """What the network reads and how it errs in random patches of a scan."""
-    patches = PatchSettings(points=settings.points, noise_share=0, t1w_dropped=settings.t1w_dropped)
+    patches = _patches(card, settings)
     found: list[Errors] = []
     for place in range(settings.places):
         random = np.random.default_rng([settings.seed, place])
@@ -149,6 +150,14 @@ def gather_errors(model: CsrDmri, card: ModelCard, scan: PackedScan, settings: S
         pairs = zip((first, second), partners, strict=True)
         found += [Errors(hidden, errors, partner) for (hidden, errors), partner in pairs]
     return Errors(*(torch.cat([getattr(part, name) for part in found]) for name in ("hidden", "errors", "partner")))
+
+
+def _patches(card: ModelCard, settings: SpreadSettings) -> PatchSettings:
+    """How patches are drawn: sampled as in the training that the card tells of, as far as it does."""
+    told = card.training.get("patches", {})
+    patches = PatchSettings(points=settings.points, noise_share=0, t1w_dropped=settings.t1w_dropped)
+    profiles, psf_range = (told.get(name, getattr(patches, name)) for name in ("profiles", "psf_range"))
+    return replace(patches, profiles=tuple(profiles), psf_range=tuple(psf_range))
 
 
 def _two_volumes(shells: NDArray[np.int64], b0_share: float, random: np.random.Generator) -> tuple[int, int]:

@@ -1,5 +1,7 @@
 """What a network tells of its uncertainty is how much it errs, and it restores as before."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,17 @@ def test_the_layer_covers_the_validation_and_changes_nothing_else():
     errors = spread.gather_errors(model, CARD, *scans[1], SETTINGS)
     told = spread.coverage(errors, weights["spread.weight"][0], float(weights["spread.bias"]))
     assert told == pytest.approx(0.9, abs=0.002)
+
+
+def test_patches_are_sampled_as_in_the_training():
+    """A network that learned several samplings errs most where it cannot tell them apart."""
+    scan, model = made_scan("sub-01", 0), network()
+    told = {"patches": {"profiles": ["kspace"], "psf_range": [0.8, 1.15]}}
+    gaussian, kspace = (
+        spread.gather_errors(model, replace(CARD, training=training), scan, SETTINGS).errors for training in ({}, told)
+    )
+    assert gaussian.shape == kspace.shape
+    assert not torch.allclose(gaussian, kspace)
 
 
 def test_two_volumes_are_of_one_shell():
