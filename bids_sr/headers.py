@@ -23,7 +23,7 @@ from bids_sr.errors import (
     VoxelSizeError,
     VoxelTypeError,
 )
-from bids_sr.geometry import Grid, sizes_text
+from bids_sr.geometry import Grid, largest_distance, sizes_text
 
 _DAMAGE = (ImageFileError, HeaderDataError, HeaderTypeError, OSError, EOFError, ValueError, zlib.error)
 
@@ -217,7 +217,7 @@ def _form_notes(image: Any, name: str) -> list[str]:
             "Check left and right."
         ]
     if used == "sform" and image.header["qform_code"] > 0:
-        apart = _apart(image.header.get_sform(), _qform(image), image.shape)
+        apart = largest_distance(image.header.get_sform(), _qform(image), image.shape)
         if not apart <= ROUNDING * float(Grid.of(image).voxel_sizes.min()):
             return [
                 f"sform and qform of {name} disagree by up to {apart:.3g} mm; the sform was used. Programs that read "
@@ -232,13 +232,6 @@ def _qform(image: Any) -> NDArray[np.float64]:
         return np.asarray(image.header.get_qform(), dtype=np.float64)
     except (ValueError, HeaderDataError):
         return np.full((4, 4), np.inf)
-
-
-def _apart(one: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, ...]) -> float:
-    """Largest distance (mm) between the places of a corner voxel by two affines."""
-    corners = np.stack(np.meshgrid(*[[0, n - 1] for n in shape[:3]]), axis=-1).reshape(-1, 3)
-    difference = np.asarray(one) - np.asarray(other)
-    return float(np.linalg.norm(corners @ difference[:3, :3].T + difference[:3, 3], axis=1).max())
 
 
 def _shear_notes(image: Any, name: str) -> list[str]:

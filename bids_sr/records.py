@@ -175,11 +175,18 @@ def _registration_warnings(registration: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _mask_warnings(mask: Mapping[str, Any]) -> Iterable[str]:
-    """A brain of implausible size."""
+    """A brain of implausible size, and volumes that stand out in it."""
     low, high = PLAUSIBLE_BRAIN_ML
     if mask and not low <= mask["volume_ml"] <= high:
         volume = f"{mask['volume_ml']:.0f} ml"
         yield f"The brain mask holds {volume}, unlikely for a human brain. Check the mask in the report."
+    if odd := mask.get("odd_volumes", []):
+        shown = ", ".join(f"{one['volume']} (b = {one['b']:.0f} s/mm², {one['times']:.3g} times)" for one in odd[:5])
+        more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
+        yield (
+            f"Some volumes (counted from 0) are far brighter or darker in the brain than the others of their shell: "
+            f"{shown}{more}. They spoil the tensor; leave them out of the series, or mend their scaling."
+        )
 
 
 def _self_check_warnings(check: Mapping[str, Any]) -> Iterable[str]:

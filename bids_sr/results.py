@@ -222,6 +222,7 @@ def _result(record_file: Path, record: Mapping[str, Any], output_dir: Path) -> S
     outputs = [output_dir / name for name in record["outputs"] if _is_inside(name)]
     _check_table(cells, next((file for file in outputs if file.name.endswith(TABLE)), None))
     check, registration = record.get("self_check") or {}, record.get("registration") or {}
+    departure = (record.get("departure") or {}).get("sr") or {}
     return SeriesResult(
         Place.of(record_file),
         cells,
@@ -233,7 +234,7 @@ def _result(record_file: Path, record: Mapping[str, Any], output_dir: Path) -> S
         self_check="failed" if check.get("failed") else str(check.get("level", "")),
         t1w_agreement=_number(registration.get("agreement")),
         t1w_fits=not distrust(registration),
-        departure=_number(((record.get("departure") or {}).get("sr") or {}).get("share")),
+        departure=_number(departure.get("share") if departure.get("voxels") else None),
         brain_ml=_number((record.get("mask") or {}).get("volume_ml")),
         n_lost=sum(not file.is_file() for file in outputs if file.parent.name != "figures"),
     )

@@ -71,7 +71,7 @@ def made_record(series: str, resolution: str, rows: list[dict[str, Any]], **part
         "warnings": [],
         "registration": {"agreement": 0.15},
         "mask": {"source": "median_otsu", "volume_ml": 1400.0},
-        "departure": {"done": True, "sr": {"share": 0.02}},
+        "departure": {"done": True, "sr": {"share": 0.02, "voxels": 9000}},
         "self_check": {"done": True, "level": "yes", "sentence": "It helped."},
         "tensor_table": rows,
         "outputs": images,
@@ -130,7 +130,7 @@ def make_group(folder: Path, n: int, seed: int = 0) -> None:
     for number, name in enumerate(names):
         parts: dict[str, Any] = {
             "mask": {"volume_ml": float(random.normal(1400, 90))},
-            "departure": {"sr": {"share": float(random.beta(4, 160))}},
+            "departure": {"sr": {"share": float(random.beta(4, 160)), "voxels": 9000}},
             "registration": {"agreement": float(random.normal(0.152, 0.004))},
         }
         if number % 59 == 17:

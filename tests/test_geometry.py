@@ -70,6 +70,14 @@ def test_a_coarser_resolution_is_refused_but_a_hairbreadth_is_not():
         target_grid(grid, (2.1, 2.0, 2.0), None, "scan")
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_half_voxels_are_counted_the_same_whatever_the_rounding_of_the_header(seed):
+    """63 voxels of 2.5 mm are 157.5 of 1 mm; two sessions with heads turned otherwise must not differ by a voxel."""
+    turn = Rotation.random(random_state=seed).as_matrix()
+    linear = (turn * 2.5).astype(np.float32).astype(np.float64)
+    assert grid_of((63, 63, 63), linear).at_resolution(np.ones(3)).shape == (158, 158, 158)
+
+
 def test_points_of_a_doubled_grid_sit_at_quarters():
     grid = Grid((2, 1, 1), np.eye(4))
     np.testing.assert_allclose(points_in(grid, grid.resized((4, 1, 1)))[:, 0], [-0.25, 0.25, 0.75, 1.25])

@@ -72,6 +72,7 @@ def test_a_complete_record_holds_what_was_found_and_leaves_out_what_was_not():
         ),
         ({"mask": {"volume_ml": 1300.0}}, 0),
         ({"mask": {"volume_ml": 20.0}}, 1),
+        ({"mask": {"volume_ml": 1300.0, "odd_volumes": [{"volume": 5, "b": 1000.0, "times": 10.0}] * 9}}, 1),
     ],
 )
 def test_implausible_results_are_warned_of(parts, n_warnings):

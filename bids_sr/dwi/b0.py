@@ -36,10 +36,13 @@ def mean_b0(data: Series, bvals: NDArray[np.float64], threshold: float) -> NDArr
     Returns
     -------
     ndarray, (x, y, z), float32
-        In the units of `data`; voxels that are not finite in some volume are 0.
+        In the units of `data`; a voxel is the mean of the volumes in which it is finite, 0 where it is in none.
     """
-    volumes = np.flatnonzero(is_b0(bvals, threshold))
     total = np.zeros(data.shape[:3], dtype=np.float64)
-    for volume in volumes:
-        total += data[..., int(volume)]
-    return np.nan_to_num(total / len(volumes), nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+    counts = np.zeros(data.shape[:3], dtype=np.int64)
+    for index in np.flatnonzero(is_b0(bvals, threshold)):
+        volume = np.asarray(data[..., int(index)], dtype=np.float64)
+        finite = np.isfinite(volume)
+        total += np.where(finite, volume, 0)
+        counts += finite
+    return (total / np.maximum(counts, 1)).astype(np.float32)

@@ -357,6 +357,8 @@ def regions(departure: Departure, support: Support) -> list[dict[str, Any]]:
 
 def sentence(restored: dict[str, Any], cubic: dict[str, Any] | None) -> str:
     """What `summarize` found, for the restored and the interpolated series (if they are two), in plain words."""
+    if not restored["voxels"]:
+        return "Nothing of the restored series could be compared with the acquired one: the scan has too few voxels."
     compared = "" if cubic is None else f", cubic interpolation in {cubic['share']:.1%}"
     text = (
         f"Sampled again with the acquired voxels, the restored series departs from the acquired one beyond the noise "

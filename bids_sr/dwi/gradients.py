@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: Two b-values further apart than this (s/mm2) belong to different shells. Scanners spread one shell by up to about
 #: 50 s/mm2 (imaging gradients and rounding); the closest shells in use are about 200 s/mm2 apart.
 SHELL_GAP = 100.0
+#: How far the b-values of one shell may be apart (s/mm2): twice what scanners spread them, either way.
+SHELL_WIDTH = 200.0
 
 #: How far a b-vector may be from unit length. Rounding moves it by 0.001; a length of 0.9 is a different encoding.
 NORM_TOLERANCE = 0.1
@@ -129,14 +131,19 @@ def is_b0(bvals: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
 def shells(bvals: NDArray[np.float64], threshold: float) -> NDArray[np.int64]:
     """Number of the shell of each volume, (n,): 0 for b0, then 1, 2, ... in order of increasing b-value.
 
-    A new shell starts where the sorted b-values jump by more than `SHELL_GAP`.
+    A new shell starts where the sorted b-values jump by `SHELL_GAP` or more, and where one would become wider than
+    `SHELL_WIDTH`: the steps of a scheme of many small ones would join to a single shell of all.
     """
     bvals = np.asarray(bvals, dtype=np.float64)
     labels = np.zeros(len(bvals), dtype=np.int64)
     weighted = np.flatnonzero(~is_b0(bvals, threshold))
     order = weighted[np.argsort(bvals[weighted], kind="stable")]
-    jumps = np.diff(bvals[order], prepend=-np.inf) > SHELL_GAP
-    labels[order] = np.cumsum(jumps)
+    number, lowest, previous = 0, -np.inf, -np.inf
+    for volume in order:
+        bval = bvals[volume]
+        if bval - previous >= SHELL_GAP or bval - lowest > SHELL_WIDTH:
+            number, lowest = number + 1, bval
+        labels[volume], previous = number, bval
     return labels
 
 

@@ -113,7 +113,7 @@ def check_mask_grid(found: Grid, expected: Grid, name: str) -> None:
     Raises
     ------
     MaskGridError
-        If shape or affine differ by more than a hundredth of a voxel.
+        If shape or affine differ, the places of a corner by more than a fiftieth of a voxel.
     """
     if not same_grid(expected, found):
         raise MaskGridError(mask=name, found=found.shape, expected=expected.shape)

@@ -22,6 +22,11 @@ LEAST_B0 = 0.05
 LARGEST_RATIO = 1.5
 #: Percentile of the mean b0 in the brain that b0 volumes are divided by, where weighted ones are divided by the b0.
 BRIGHTEST_PERCENTILE = 99.0
+#: A volume this many times as bright, or as dark, as its shell is on a scale of its own. Directions change the median
+#: of a volume in the brain by a few percent, a dropout of signal in many slices by a half.
+ODD_FACTOR = 5.0
+#: Volumes of a shell that tell which of them is odd.
+LEAST_TO_COMPARE = 3
 
 
 @dataclass(frozen=True)
@@ -230,6 +235,9 @@ def companion_shell(shell: int, n_shells: int) -> int:
 def shell_context(data: Series, bvals: NDArray[np.float64], mask: Mask, b0_threshold: float) -> ShellContext:
     """Read a series once, volume by volume, and gather what its volumes share.
 
+    A voxel of a mean is that of the volumes in which it is finite. Volumes on a scale of their own (`odd_volumes`) take
+    no part in it: one of them would spoil what the others of its shell are shown.
+
     Parameters
     ----------
     data : array or array proxy, (x, y, z, n)
@@ -246,14 +254,79 @@ def shell_context(data: Series, bvals: NDArray[np.float64], mask: Mask, b0_thres
         If the median of a shell inside the mask is not positive.
     """
     labels = shells(bvals, b0_threshold)
-    means = np.zeros((int(labels.max()) + 1, *data.shape[:3]), np.float32)
-    counts = np.bincount(labels)
-    for index, shell in enumerate(labels):
-        volume = np.asarray(data[..., index], dtype=np.float32)
-        means[shell] += np.nan_to_num(volume, nan=0.0, posinf=0.0, neginf=0.0) / counts[shell]
+    means, medians = _shell_means(data, labels, mask, np.arange(len(labels)))
+    odd = odd_volumes(medians, labels)
+    if odd.any():
+        means, _ = _shell_means(data, labels, mask, np.flatnonzero(~odd))
     levels = np.array([float(np.median(mean[mask])) for mean in means])
     if not np.all(levels > 0):
         shell = int(np.argmin(levels > 0))
         raise NoSignalError(shell="b0" if shell == 0 else f"{bvals[labels == shell].mean():.0f}")
     means /= levels[:, None, None, None].astype(np.float32)
     return ShellContext(labels, means, levels)
+
+
+def _shell_means(
+    data: Series, labels: NDArray[np.int64], mask: Mask, used: NDArray[np.int64]
+) -> tuple[Float, NDArray[np.float64]]:
+    """Mean of the `used` volumes of each shell, (n_shells, x, y, z), and their medians in the mask, (n,)."""
+    means = np.zeros((int(labels.max()) + 1, *data.shape[:3]), np.float32)
+    medians, counts = np.zeros(len(labels)), np.bincount(labels[used])
+    missing: dict[int, NDArray[np.int64]] = {}
+    for index in used:
+        shell = int(labels[index])
+        volume = np.asarray(data[..., int(index)], dtype=np.float32)
+        finite = np.isfinite(volume)
+        if not finite.all():
+            volume = np.where(finite, volume, np.float32(0))
+            missing[shell] = missing.get(shell, np.zeros(volume.shape, np.int64)) + ~finite
+        medians[index] = np.median(volume[mask]) if mask.any() else 0
+        means[shell] += volume / counts[shell]
+    for shell, absent in missing.items():
+        means[shell] *= (counts[shell] / np.maximum(counts[shell] - absent, 1)).astype(np.float32)
+    return means, medians
+
+
+def odd_volumes(medians: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Volumes far brighter or darker than the others of their shell: scaled otherwise, or all but empty.
+
+    Parameters
+    ----------
+    medians : ndarray, (n,)
+        Median of each volume in the brain.
+    labels : ndarray of int, (n,)
+        Shell of each.
+
+    Returns
+    -------
+    ndarray of bool, (n,)
+        Where the median is more than `ODD_FACTOR` times that of the shell, or less than one part of it. Of a shell of
+        one or two volumes nothing is said.
+    """
+    odd = np.zeros(len(labels), dtype=bool)
+    for shell in np.unique(labels):
+        own = labels == shell
+        typical = float(np.median(medians[own]))
+        if own.sum() >= LEAST_TO_COMPARE and typical > 0:
+            odd[own] = (medians[own] > ODD_FACTOR * typical) | (ODD_FACTOR * medians[own] < typical)
+    return odd
+
+
+def describe_odd_volumes(
+    data: Series, bvals: NDArray[np.float64], mask: Mask, b0_threshold: float
+) -> list[dict[str, float]]:
+    """The odd volumes of a series: "volume" (counted from 0), "b" in s/mm2, and "times": as bright as its shell.
+
+    Parameters are those of `shell_context`.
+    """
+    labels = shells(bvals, b0_threshold)
+    finite = (np.nan_to_num(data[..., index][mask], nan=0.0, posinf=0.0, neginf=0.0) for index in range(len(labels)))
+    medians = np.array([float(np.median(values)) if values.size else 0.0 for values in finite])
+    return [
+        {
+            "volume": int(index),
+            "b": float(bvals[index]),
+            "times": round(float(medians[index] / np.median(medians[labels == labels[index]])), 3),
+        }
+        for index in np.flatnonzero(odd_volumes(medians, labels))
+    ]

@@ -210,9 +210,11 @@ def _without_shading(volume: _Volume, inside: NDArray[np.bool_]) -> NDArray[np.f
 
 def _problem(image: _Volume, brain: _Volume, head: _Volume, voxel: float, rim: float) -> _Problem:
     """The samples of b0 and T1w on voxels of about `voxel` mm, in the brain and `rim` mm around it."""
-    fixed, inside, moving = _reduced(image, voxel), _reduced(brain, voxel).data > 0.5, _reduced(head, voxel * 0.6)
-    if not inside.any():
+    fixed, share, moving = _reduced(image, voxel), _reduced(brain, voxel).data, _reduced(head, voxel * 0.6)
+    if not share.any():
         raise T1wRegistrationError(reason="the brain mask is empty")
+    # Of a mask that is thin or full of holes, no block may be half full.
+    inside = share > min(0.5, share.max() / 2)
     tissue = _foreground(moving.data)
     sizes = np.linalg.norm(fixed.affine[:3, :3], axis=0)
     near = ndimage.distance_transform_edt(~inside, sampling=sizes) <= rim

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_sr.dwi.b0 import Series
-from bids_sr.dwi.gradients import Gradients, dipy_table, is_b0, tensor_rank
+from bids_sr.dwi.gradients import Gradients, dipy_table, is_b0, shells, tensor_rank
 
 #: Above this b-value (s/mm2) the decay is no longer mono-exponential in white matter, and kurtosis biases the tensor.
-LARGEST_TENSOR_BVALUE = 1500.0
+#: Shells of nominally 1500 count as below: their b-values may lie around that by as much as scanners spread them.
+LARGEST_TENSOR_BVALUE = 1550.0
 
 #: Signals are raised to this part of the median b0 signal in the mask before the logarithm. Clamped zeros and noise
 #: below it would otherwise dominate the fit. Free water (3e-3 mm2/s) falls to 0.05 at b = 1000 s/mm2.
@@ -69,10 +70,11 @@ class TensorElements:
 def volumes_for_tensor(gradients: Gradients, b0_threshold: float) -> NDArray[np.int64]:
     """Volumes that the tensor is fitted to.
 
-    Those with b <= `LARGEST_TENSOR_BVALUE`, where their directions determine a tensor; otherwise (a single shell at a
-    high b-value) all of them.
+    The shells with b <= `LARGEST_TENSOR_BVALUE` on average (scanners spread the b-values of one), where their
+    directions determine a tensor; otherwise (a single shell at a high b-value) all volumes.
     """
-    low = gradients.bvals <= LARGEST_TENSOR_BVALUE
+    labels = shells(gradients.bvals, b0_threshold)
+    low = (np.bincount(labels, gradients.bvals) / np.bincount(labels))[labels] <= LARGEST_TENSOR_BVALUE
     weighted = low & ~is_b0(gradients.bvals, b0_threshold)
     enough = tensor_rank(gradients.bvecs[weighted]) == 6
     return np.flatnonzero(low) if enough else np.arange(len(gradients))
@@ -170,11 +172,14 @@ def masked_signals(data: Series, volumes: NDArray[np.integer], mask: NDArray[np.
     """
     signals = np.empty((int(mask.sum()), len(volumes)), dtype=np.float32)
     at_once = max(1, _READ_BYTES // (8 * mask.size))
-    for start in range(0, len(volumes), at_once):
-        batch = volumes[start : start + at_once]
-        block = data[..., int(batch[0]) : int(batch[-1]) + 1]
-        for column, volume in enumerate(batch, start):
-            signals[:, column] = block[..., volume - batch[0]][mask]
+    columns = np.arange(len(volumes))
+    while len(columns):
+        first = int(volumes[columns[0]])
+        batch = columns[volumes[columns] < first + at_once]
+        block = data[..., first : int(volumes[batch[-1]]) + 1]
+        for column in batch:
+            signals[:, column] = block[..., int(volumes[column]) - first][mask]
+        columns = columns[len(batch) :]
     return np.nan_to_num(signals, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
 
 

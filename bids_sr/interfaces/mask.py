@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 from nipype.interfaces.base import File, isdefined, traits
 
+from bids_sr.dwi.gradients import read_bvals
 from bids_sr.dwi.mask import brain_mask, check_mask_grid, millilitres
+from bids_sr.dwi.normalization import describe_odd_volumes
 from bids_sr.images import load_array, load_grid, load_mask, save_working
 from bids_sr.inference.upsampler import restore_mask
 from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec, as_grid
@@ -17,11 +20,14 @@ from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
 class _BrainMaskInputSpec(CoreInputSpec):
     b0_file = File(exists=True, mandatory=True, desc="mean b0, (x, y, z)")
     given_file = File(exists=True, desc="a mask on the same grid, which then wins")
+    dwi_file = File(exists=True, mandatory=True, desc="diffusion series, (x, y, z, n)")
+    bval_file = File(exists=True, mandatory=True, desc="b-values, FSL format")
+    b0_threshold = traits.Float(mandatory=True, desc="volumes with b up to this count as b0, s/mm2")
 
 
 class _BrainMaskOutputSpec(CoreOutputSpec):
     mask_file = File(exists=True, desc="brain mask on the acquired grid")
-    summary = traits.Dict(desc="source (given or median_otsu) and volume_ml")
+    summary = traits.Dict(desc="source (given or median_otsu), volume_ml, and odd_volumes, which stand out")
 
 
 class BrainMask(CoreInterface):
@@ -38,7 +44,13 @@ class BrainMask(CoreInterface):
             mask = load_mask(self.inputs.given_file)
         else:
             mask = brain_mask(load_array(self.inputs.b0_file), grid.affine)
-        summary = {"source": "given" if given else "median_otsu", "volume_ml": millilitres(mask, grid)}
+        bvals = read_bvals(Path(self.inputs.bval_file))
+        data = nib.load(self.inputs.dwi_file).dataobj
+        summary = {
+            "source": "given" if given else "median_otsu",
+            "volume_ml": millilitres(mask, grid),
+            "odd_volumes": describe_odd_volumes(data, bvals, mask, self.inputs.b0_threshold),
+        }
         return {"mask_file": save_working(mask, grid.affine, folder, "mask"), "summary": summary}
 
 

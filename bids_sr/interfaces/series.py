@@ -66,15 +66,17 @@ def check_volumes(image: Any, name: str) -> None:
     Raises
     ------
     EmptyVolumeError
-        If all voxels of a volume are zero, or none is a finite number.
+        If all voxels of a volume are the same, or none is a finite number.
     """
     for volume in range(image.shape[3]):
         voxels = np.asarray(image.dataobj[..., volume])
         finite = np.isfinite(voxels)
         if not finite.any():
             raise EmptyVolumeError(dwi=name, volume=volume, content="no number that is finite")
-        if not np.any(voxels, where=finite):
-            raise EmptyVolumeError(dwi=name, volume=volume, content="nothing but zeros")
+        values = voxels[finite]
+        if values.max() == values.min():
+            content = "nothing but zeros" if values[0] == 0 else f"the number {values[0]:g} everywhere"
+            raise EmptyVolumeError(dwi=name, volume=volume, content=content)
 
 
 def check_t1w(file: Path) -> None:

@@ -595,6 +595,8 @@ def _departure_fact(part: Mapping[str, Any]) -> str | None:
     """How much of the brain departs from the acquired scan."""
     if not part.get("done"):
         return None
+    if not part["sr"]["voxels"]:
+        return None
     compared = f" (cubic {part['cubic']['share']:.1%})" if "cubic" in part else ""
     return f"from the acquired scan beyond its noise in {part['sr']['share']:.1%} of the brain{compared}"
 

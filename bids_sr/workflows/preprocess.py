@@ -41,7 +41,7 @@ def init_preprocess_wf(restoration: Restoration, name: str = "preprocess") -> Wo
     check = Node(CheckGradients(b0_threshold=threshold, random_seed=seed), name="gradients", mem_gb=memory)
     unpack = Node(UnpackSeries(random_seed=seed), name="unpack", mem_gb=memory)
     b0 = Node(MeanB0(b0_threshold=threshold, random_seed=seed), name="b0", mem_gb=memory)
-    mask = Node(BrainMask(random_seed=seed), name="mask", mem_gb=memory)
+    mask = Node(BrainMask(b0_threshold=threshold, random_seed=seed), name="mask", mem_gb=memory)
     times = Node(Merge(5), name="times", run_without_submitting=True)
     outputs = Node(IdentityInterface(OUTPUTS), name="outputs")
     workflow = Workflow(name=name)
@@ -54,6 +54,8 @@ def init_preprocess_wf(restoration: Restoration, name: str = "preprocess") -> Wo
             (unpack, b0, [("dwi_file", "dwi_file")]),
             (check, b0, [("bval_file", "bval_file")]),
             (b0, mask, [("b0_file", "b0_file")]),
+            (unpack, mask, [("dwi_file", "dwi_file")]),
+            (check, mask, [("bval_file", "bval_file")]),
             (unpack, outputs, [("dwi_file", "dwi_file")]),
             (check, outputs, [("bval_file", "bval_file"), ("bvec_file", "bvec_file")]),
             (check, outputs, [("summary", "gradients")]),

@@ -24,6 +24,6 @@ def test_only_b0_volumes_are_read_and_averaged():
     assert series.read == [0, 2]
 
 
-def test_what_is_not_finite_becomes_zero():
-    data = np.array([1.0, np.nan, np.inf, -np.inf]).reshape(4, 1, 1, 1)
-    np.testing.assert_array_equal(mean_b0(data, np.zeros(1), 50).ravel(), [1, 0, 0, 0])
+def test_what_is_not_finite_takes_no_part():
+    data = np.array([[1.0, 3.0], [np.nan, 5.0], [np.inf, np.nan], [-np.inf, 7.0]]).reshape(4, 1, 1, 2)
+    np.testing.assert_array_equal(mean_b0(data, np.zeros(2), 50).ravel(), [2, 5, 0, 7])

@@ -214,6 +214,11 @@ def test_a_signal_cut_to_zero_is_no_departure():
     assert summary["share"] == 0
 
 
+def test_nothing_compared_is_not_nothing_found(case):
+    found = summarize(case.departure(case.truth), case.support)
+    assert sentence(found | {"voxels": 0}, found).startswith("Nothing of the restored series could be compared")
+
+
 def test_the_sentence_is_plain(case):
     found = summarize(case.departure(case.truth), case.support)
     text = sentence(found | {"regions": []}, found)

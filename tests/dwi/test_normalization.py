@@ -11,8 +11,10 @@ from bids_sr.dwi.normalization import (
     LEAST_B0,
     Sources,
     companion_shell,
+    describe_odd_volumes,
     input_channels,
     make_normalization,
+    odd_volumes,
     shell_context,
 )
 from bids_sr.errors import NoSignalError
@@ -45,6 +47,38 @@ def test_levels_are_medians_of_the_shell_means_in_the_mask(series, mask):
     np.testing.assert_array_equal(context.shells, [0, 1, 0, 2, 1])
     assert context.levels[1] == pytest.approx(np.median(series[..., [1, 4]].mean(axis=-1)[mask]), rel=1e-6)
     assert np.median(context.means[0][mask]) == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.05, 10.0, 1000.0])
+def test_a_volume_on_a_scale_of_its_own_does_not_touch_the_others(mask, factor):
+    data = np.random.default_rng(0).uniform(90, 110, (*mask.shape, 9)).astype(np.float32)
+    bvals = np.r_[0, np.full(8, 1000)]
+    without = shell_context(np.delete(data, 3, axis=-1), np.delete(bvals, 3), mask, 50)
+    data[..., 3] *= factor
+    found = shell_context(data, bvals, mask, 50)
+    np.testing.assert_allclose(found.means, without.means, rtol=1e-5)
+    np.testing.assert_allclose(found.levels, without.levels, rtol=1e-5)
+    (told,) = describe_odd_volumes(data, bvals, mask, 50)
+    assert (told["volume"], told["b"]) == (3, 1000)
+    assert told["times"] == pytest.approx(factor, rel=0.05)
+
+
+def test_volumes_that_differ_as_directions_do_are_not_odd(series, mask):
+    assert describe_odd_volumes(series, BVALS, mask, 50) == []
+    medians = np.array([100.0, 100, 100, 30, 400])
+    assert not odd_volumes(medians, np.zeros(5, int)).any()
+    np.testing.assert_array_equal(odd_volumes(np.array([100.0, 501, 100]), np.zeros(3, int)), [False, True, False])
+    assert not odd_volumes(np.array([100.0, 900]), np.zeros(2, int)).any()
+
+
+def test_a_voxel_that_is_not_finite_in_one_volume_is_the_mean_of_the_others(series, mask):
+    bvals = np.array([0, 0, 0, 1000, 1000])
+    broken = series.copy()
+    broken[0, 0, 0, 1], broken[1, 1, 2, 4] = np.nan, np.inf
+    means = shell_context(broken, bvals, mask, 50)
+    raw = means.means * means.levels[:, None, None, None]
+    assert raw[0, 0, 0, 0] == pytest.approx(series[0, 0, 0, [0, 2]].mean(), rel=1e-5)
+    assert raw[1, 1, 1, 2] == pytest.approx(series[1, 1, 2, 3], rel=1e-5)
 
 
 def test_a_part_of_the_grid_has_the_same_levels(series, mask):

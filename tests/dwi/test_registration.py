@@ -76,6 +76,15 @@ def test_a_moved_head_is_moved_back(head, offset):
     assert found.mutual_information > 0
 
 
+def test_a_mask_full_of_holes_serves(head):
+    b0, mask, t1w = head
+    sparse = np.zeros_like(mask)
+    sparse[::2, ::2] = mask[::2, ::2]
+    offset = motion([5, 0, 0], [4, 0, 0])
+    found = register_rigid(b0, B0_AFFINE, sparse, t1w, offset @ T1W_AFFINE)
+    assert error_in_the_brain(mask, found.matrix @ offset) < 2
+
+
 def test_worlds_that_have_nothing_in_common_are_joined(head):
     b0, mask, t1w = head
     offset = motion([0, 0, 0], [150, -300, 900])

@@ -134,6 +134,33 @@ def test_high_shells_are_left_out_where_a_low_one_suffices():
     assert len(volumes_for_tensor(table(5), 50)) == 36
 
 
+def test_a_shell_takes_part_as_a_whole():
+    """Scanners tell b-values of one shell that differ by some s/mm2."""
+    n = 30
+    bvals = np.r_[0.0, np.tile([1495.0, 1500.0, 1520.0], n // 3), np.full(n, 3000)]
+    table = Gradients(bvals, np.vstack([np.zeros(3), directions(n), directions(n)]))
+    np.testing.assert_array_equal(volumes_for_tensor(table, 50), np.arange(n + 1))
+
+
+def test_any_volumes_are_read_in_bounded_stretches():
+    data = np.random.default_rng(0).random((2, 3, 2, 50)).astype(np.float32)
+    mask, volumes = np.ones((2, 3, 2), bool), np.array([0, 1, 20, 21, 22, 49])
+    read = []
+
+    class Stretches:
+        shape = data.shape
+
+        def __getitem__(self, index):
+            read.append(index[-1].stop - index[-1].start)
+            return data[index]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensor, "_READ_BYTES", 8 * mask.size * 4)
+        found = tensor.masked_signals(Stretches(), volumes, mask)
+    np.testing.assert_array_equal(found, data[mask][:, volumes])
+    assert read == [2, 3, 1]
+
+
 def test_chunks_do_not_show(monkeypatch):
     values = noisy_case()
     whole = fit_columns(values, one_shell())

@@ -68,13 +68,22 @@ def test_a_series_cut_short_is_the_users_error(dwi_file, tmp_path, packed):
     assert failure.exit_code == 2
 
 
+def made_series(folder):
+    """Inputs of a stage that reads a series: a b0 and four weighted volumes, of which one is far too bright."""
+    data = np.ones((4, 3, 2, 5), np.float32) * np.array([300, 100, 2000, 100, 100], np.float32)
+    bvals = folder / "series.bval"
+    bvals.write_text("0 1000 1000 1000 1000")
+    return {"dwi_file": save_working(data, AFFINE, folder, "series"), "bval_file": bvals, "b0_threshold": 50.0}
+
+
 def test_a_given_mask_wins(tmp_path):
     mask = np.zeros((4, 3, 2), bool)
     mask[1:3, 1, :] = True
     b0, given = (save_working(data, AFFINE, tmp_path, name) for data, name in [(np.ones((4, 3, 2)), "b0"), (mask, "m")])
-    outputs = BrainMask(b0_file=b0, given_file=given).run(cwd=tmp_path).outputs
+    outputs = BrainMask(b0_file=b0, given_file=given, **made_series(tmp_path)).run(cwd=tmp_path).outputs
     np.testing.assert_array_equal(load_mask(outputs.mask_file), mask)
-    assert outputs.summary == {"source": "given", "volume_ml": 0.0}
+    odd = [{"volume": 2, "b": 1000.0, "times": 20.0}]
+    assert outputs.summary == {"source": "given", "volume_ml": 0.0, "odd_volumes": odd}
 
 
 def test_a_mask_on_another_grid_is_refused(tmp_path):
@@ -83,7 +92,7 @@ def test_a_mask_on_another_grid_is_refused(tmp_path):
     shifted[0, 3] += 1
     given = save_working(np.ones((4, 3, 2), bool), shifted, tmp_path, "given")
     with pytest.raises(MaskGridError):
-        BrainMask(b0_file=b0, given_file=given).run(cwd=tmp_path)
+        BrainMask(b0_file=b0, given_file=given, **made_series(tmp_path)).run(cwd=tmp_path)
 
 
 def test_the_mask_of_a_doubled_grid_has_eight_voxels_for_each(tmp_path):
