@@ -8,13 +8,15 @@ the paper's degradation, coordinates and normalization; families, the other fami
 ships; paper1 and paper2, the networks as published, for a GPU and some days.
 
 Each network is trained by `bids-sr-train fit` in a folder of its own below `--work`; one that was cut short goes on,
-one that is finished is left alone, and one that two tables share is trained once. `bids-sr-evaluate` does the rest, and
+one that is finished is left alone, one that two tables share is trained once, and one of other scans or settings than
+are asked for is refused. `bids-sr-evaluate` does the rest, and
 keeps what it has done there too. So the same command goes on wherever it was stopped.
 """
 
 import argparse
 import csv
 import fcntl
+import json
 import os
 import re
 import subprocess
@@ -23,7 +25,8 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,9 @@ from benchmarks.table_report import Trained, Trial, write_report
 from bids_sr.bids.inputs import read_description
 from bids_sr.errors import BidsSrError, TrainingDataError
 from bids_sr.models.registry import AT_TARGET, build_model, count_parameters, list_models, read_card
+from bids_sr.training.checkpoints import difference
+from bids_sr.training.packing import PackedScan, load_pack
+from bids_sr.training.run import Hardware, card_of
 from bids_sr.training.settings import TrainingSettings, load_settings
 
 
@@ -63,13 +69,6 @@ class Training:
     def card(self) -> Path:
         """The card of the trained model."""
         return self.folder / f"{self.name}.json"
-
-    def finished(self, steps: int) -> bool:
-        """Whether it has been trained for this number of steps, and was meant to be."""
-        if not self.card.is_file():
-            return False
-        training = read_card(str(self.card)).training
-        return steps == training["optimization"]["max_steps"] == training["progress"]["steps"]
 
 
 @dataclass(frozen=True)
@@ -186,17 +185,45 @@ def plan(trainings: Sequence[Training], options: argparse.Namespace) -> Iterator
         yield (
             f"{training.model:18} {training.seed:4d} {parameters:10,} {options_of.max_steps:7,} "
             f"{options_of.max_steps * options_of.batch_size:8,} {options_of.precision:10} "
-            f"{_state(training, options_of.max_steps, options)}"
+            f"{_state(training, options)}"
         )
 
 
-def _state(training: Training, steps: int, options: argparse.Namespace) -> str:
+def _state(training: Training, options: argparse.Namespace) -> str:
     """In a word, what is to be done."""
-    if training.finished(steps):
+    if finished(training, options):
         return "finished"
     if options.only and training.model not in options.only:
         return "left out"
     return "goes on" if has_checkpoint(training) else "to do"
+
+
+def finished(training: Training, options: argparse.Namespace) -> bool:
+    """Whether a network has been trained as it is asked for, to the end.
+
+    Raises
+    ------
+    TrainingDataError
+        If what there is was trained otherwise: on other scans, by other settings, or for longer.
+    """
+    if not training.card.is_file():
+        return False
+    card, settings = read_card(str(training.card)), settings_of(training, options)
+    expected = card_of(training.name, settings, scans_of(tuple(options.train)), (), Hardware(options.device))
+    steps, asked_for = card.training["progress"]["steps"], settings.optimization.max_steps
+    changed = difference(json.loads(json.dumps(asdict(card))), expected)
+    if not changed and steps > asked_for:
+        changed = f"it has done {steps} steps, and {asked_for} are asked for"
+    if changed:
+        problem = f"it is of another training: {changed}; name another folder (--work), or remove {training.folder}"
+        raise TrainingDataError(where=training.card, problem=problem)
+    return bool(steps == asked_for)
+
+
+@lru_cache(maxsize=1)
+def scans_of(packs: tuple[Path, ...]) -> tuple[PackedScan, ...]:
+    """The scans to train on, in the order of `bids-sr-train fit`."""
+    return tuple(scan for file in packs for scan in load_pack(file))
 
 
 def has_checkpoint(training: Training) -> bool:
@@ -206,9 +233,9 @@ def has_checkpoint(training: Training) -> bool:
 
 def make(table: Table, trainings: Sequence[Training], options: argparse.Namespace) -> int:
     """Train, test and write; the exit code."""
-    due = [t for t in trainings if _state(t, settings_of(t, options).optimization.max_steps, options) in _DUE]
+    due = [training for training in trainings if _state(training, options) in _DUE]
     went_well = run_jobs([fit_job(training, options) for training in due], options)
-    ready = [t for t in trainings if t.finished(settings_of(t, options).optimization.max_steps)]
+    ready = [training for training in trainings if finished(training, options)]
     tests = [evaluation_job(table, scale, ready, options) for scale in SCALES]
     went_well &= run_jobs(tests, options)
     write(table, ready, options)

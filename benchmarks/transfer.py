@@ -46,10 +46,11 @@ from bids_sr.inference.device import resolve_device
 from bids_sr.inference.upsampler import restore_volumes
 from bids_sr.models.base import TrainableModel
 from bids_sr.models.registry import ModelCard, load_model, read_card
-from bids_sr.training.checkpoints import checkpoints_in
+from bids_sr.training.checkpoints import checkpoints_in, difference
 from bids_sr.training.packing import PackedScan, load_pack, pack_scan
-from bids_sr.training.run import Hardware, train
+from bids_sr.training.run import Hardware, card_of, train
 from bids_sr.training.settings import TrainingSettings, load_settings
+from bids_sr.training.subjects import subject_of
 
 B0_THRESHOLD = 50.0
 BASELINE, BEFORE, AFTER = "cubic", "before", "after"
@@ -157,8 +158,8 @@ def _run(options: argparse.Namespace) -> None:
     before = first_model(watched, options)
     settings = tuning_settings(load_settings(options.preset), options)
     after = trained_model(AFTER, [tuned_on.packed()], watched, settings, before, options)
-    known = {label_of(name) for name in trained_on(read_card(before).training)}
-    roles = ["of another scanner" + (", learned from before" if label_of(s.name) in known else "") for s in others]
+    known = {subject_of(name) for name in trained_on(read_card(before).training)}
+    roles = ["of another scanner" + (", learned from before" if subject_of(s.name) in known else "") for s in others]
     rows = []
     for scan, role in ((repeat, "repeat of the tuned scan"), *zip(others, roles, strict=True)):
         for label, model in ((BASELINE, BASELINE), (BEFORE, before), (AFTER, after)):
@@ -266,13 +267,12 @@ def _finished(file: Path, scans: Sequence[PackedScan], settings: TrainingSetting
     """Whether a network has been trained so, from these weights, to the end."""
     if not file.is_file():
         return False
-    training = read_card(str(file)).training
-    asked = json.loads(json.dumps(asdict(settings.optimization)))
+    card = read_card(str(file))
+    expected = card_of(card.name, settings, scans, (), Hardware())
     return (
-        training["scans"] == [scan.name for scan in scans]
-        and training["optimization"] == asked
-        and training["progress"]["steps"] == settings.optimization.max_steps
-        and training.get("started_from", {}).get("weights_sha256", "") == begun_with
+        not difference(json.loads(json.dumps(asdict(card))), expected)
+        and card.training["progress"]["steps"] == settings.optimization.max_steps
+        and card.training.get("started_from", {}).get("weights_sha256", "") == begun_with
     )
 
 
@@ -331,14 +331,9 @@ def introduction(before: ModelCard, after: ModelCard, tuned_on: Scan, options: a
         f"{rate:g}, seed {options.seed}, {training['progress']['seconds']:.0f} s."
     )
     yield f"- tested at {options.scale:g}x by the profile gaussian, volumes of each scan: {tested}. No T1w took part."
-    seen = sorted({label_of(name) for name in trained_on(before.training)} & {label_of(tuned_on.name)})
+    seen = sorted({subject_of(name) for name in trained_on(before.training)} & {subject_of(tuned_on.name)})
     if seen:
         yield f"- **The network had learned from scans of {seen[0]} before; what tuning gives a new scanner is more.**"
-
-
-def label_of(scan: str) -> str:
-    """The subject of a scan, by the scan's name."""
-    return scan.rpartition("/")[2].partition("_")[0]
 
 
 def changes(rows: Sequence[Row]) -> Iterator[list[str]]:

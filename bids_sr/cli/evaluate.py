@@ -450,16 +450,26 @@ def _restore(
     x, y, z = np.divide(reference.grid.shape, degraded.grid.shape).tolist()
     return Result(
         f"sub-{job.series.entities['sub']}", job.series.stem, job.contender.name, card.weights_sha256,
-        scale_text(job.scale), (x, y, z), within(card.scale_range, (x, y, z)), evaluation.profile, options.noise,
+        scale_text(job.scale), (x, y, z), within_range(card, (x, y, z)), evaluation.profile, options.noise,
         has_t1w and card.uses_t1w, tuple(compare_volumes(reference, restored)), compare_tensors(reference, restored),
         cost, evaluation.device, options.threads,
         None if evaluation.vgg is None else compare_perception(reference, restored, evaluation.vgg),
     )  # fmt: skip
 
 
-def within(scale_range: tuple[float, float], scale: Scale) -> bool:
-    """Whether a scale lies in the range of a model, a rounding of the grid apart."""
-    return scale_range[0] / 1.02 <= min(scale) and max(scale) <= scale_range[1] * 1.02
+def within_range(card: ModelCard, scale: Scale) -> bool:
+    """Whether a model was made for a scale, a rounding of the grid apart.
+
+    Of a model that learned from patches with axes that keep their voxels, such axes do not count.
+    """
+    from bids_sr.workflows.training_range import SIZE_TOLERANCE
+
+    patches = card.training.get("patches", {})
+    keeps_axes = patches.get("points", 0) > 0 and patches.get("isotropic_share", 1.0) < 1
+    magnified = [factor for factor in scale if abs(factor - 1) > SIZE_TOLERANCE]
+    counted = magnified if keeps_axes and magnified else scale
+    low, high = card.scale_range
+    return low / (1 + SIZE_TOLERANCE) <= min(counted) and max(counted) <= high * (1 + SIZE_TOLERANCE)
 
 
 # What is written
@@ -512,7 +522,9 @@ def _introduction(evaluation: _Evaluation) -> str:
 
 
 def _about(contender: _Contender, series: Iterable[DwiSeries]) -> str:
-    """A line on a model; it tells which of the series it was trained on, going by their names."""
+    """A line on a model; it tells which of the subjects it was trained on, going by their names."""
+    from bids_sr.training.subjects import shared_subjects
+
     card = contender.card
     line = f"- {contender.name}: {card.description}"
     if not card.weights_sha256:
@@ -520,8 +532,8 @@ def _about(contender: _Contender, series: Iterable[DwiSeries]) -> str:
     low, high = card.scale_range
     made_for = f"{low:g}" if low == high else f"{low:g} to {high:g}"
     line += f" {card.parameters:,} parameters, weights {card.weights_sha256[:12]}, made for scales of {made_for}."
-    seen = sorted({one.stem for one in series} & set(trained_on(card.training)))
-    return line + (f" **Trained on scans of the same name: {', '.join(seen)}.**" if seen else "")
+    seen = shared_subjects([one.stem for one in series], trained_on(card.training))
+    return line + (f" **Trained on subjects of the same name: {', '.join(seen)}.**" if seen else "")
 
 
 def trained_on(training: Mapping[str, Any]) -> list[str]:

@@ -280,10 +280,11 @@ def _settings(options: argparse.Namespace) -> TrainingSettings:
 
 def _check_subjects(scans: Sequence[PackedScan], validation: Sequence[PackedScan]) -> None:
     """Refuse to validate on subjects that are trained on."""
-    subjects = ({scan.name.partition("_")[0] for scan in part} for part in (scans, validation))
-    shared = set.intersection(*subjects)
+    from bids_sr.training.subjects import shared_subjects
+
+    shared = shared_subjects(*([scan.name for scan in part] for part in (scans, validation)))
     if shared:
-        raise TrainingDataError(where=sorted(shared)[0], problem="given both for training and for validation")
+        raise TrainingDataError(where=shared[0], problem="given both for training and for validation")
 
 
 def _initial(name: str | None) -> tuple[TrainableModel, ModelCard] | None:

@@ -205,12 +205,10 @@ def random_head(grid: Grid, random: np.random.Generator) -> Phantom:
     contrast = draw_contrast(random)
     survey = maps.grid.at_resolution(np.full(3, SURVEY_MM))
     whole = tissues_of(individual, maps, distance, survey)
-    shares, directions = fibre_systems(whole.gm, whole.wm, survey)
+    systems = all_fibres(individual, whole, survey)
     grain = np.stack(np.gradient(ndimage.gaussian_filter(whole.wm, 1.4)), axis=-1)
     tissues = tissues_of(individual, maps, distance, grid)
-    fibres = [
-        (onto(share, survey, grid), onto(way, survey, grid)) for share, way in zip(shares, directions, strict=True)
-    ]
+    fibres = [(onto(share, survey, grid), onto(way, survey, grid)) for share, way in systems]
     compartments = compartments_of(tissues, fibres, onto(grain, survey, grid), contrast)
     brightness = uneven_brightness(grid, random)
     mask = tissues.brain > 0.5

@@ -136,11 +136,9 @@ def resumed_card(checkpoint: Path, card: ModelCard, folder: Path) -> ModelCard:
     except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         problem = "not a checkpoint of bids-sr-train, or damaged"
         raise TrainingDataError(where=checkpoint, problem=problem) from error
-    now = json.loads(_as_json(card))
-    for name in _SAME:
-        _check_same(checkpoint, name, before[name], now[name])
-    for name in _SAME_IN_TRAINING:
-        _check_same(checkpoint, name, _decisive(before["training"].get(name)), _decisive(now["training"].get(name)))
+    changed = difference(before, card)
+    if changed:
+        raise TrainingDataError(where=checkpoint, problem=f"it is of another training: {changed}")
     home = checkpoint.resolve().parent.parent
     if card.training["optimization"]["patience"] and home != folder.resolve():
         raise TrainingDataError(where=checkpoint, problem=f"its best weights lie beside it; go on with --output {home}")
@@ -148,26 +146,48 @@ def resumed_card(checkpoint: Path, card: ModelCard, folder: Path) -> ModelCard:
     return dataclasses.replace(card, training={**card.training, **origin})
 
 
+def difference(before: Mapping[str, Any], card: ModelCard) -> str:
+    """In words, the first setting or scans by which a training differs from one of before; empty if they are the same.
+
+    Parameters
+    ----------
+    before : mapping
+        The fields of the card of then.
+    card : ModelCard
+        Of now.
+    """
+    now = json.loads(_as_json(card))
+    pairs = {name: (before[name], now[name]) for name in _SAME}
+    for name in _SAME_IN_TRAINING:
+        then, today = (_decisive(fields["training"].get(name), card.guided) for fields in (before, now))
+        pairs[name] = then, today
+    found = (_changed(name, *pair) for name, pair in pairs.items())
+    return next((words for words in found if words), "")
+
+
 def _as_json(card: ModelCard) -> str:
     """A card as a checkpoint keeps it."""
     return json.dumps(dataclasses.asdict(card))
 
 
-def _decisive(section: Any) -> Any:
-    """The settings of a section that must not change; a schedule that does not look at its end can be prolonged."""
+def _decisive(section: Any, guided: bool) -> Any:
+    """The settings of a section that must not change.
+
+    A schedule that does not look at its end can be prolonged, and what is done to a T1w that guides plays no part in
+    other models.
+    """
     if not isinstance(section, dict):
         return section
     free = {"checkpoint_every"} | ({"max_steps"} if section.get("schedule") == "halving" else set())
+    free |= set() if guided else {"guide"}
     return {key: value for key, value in section.items() if key not in free}
 
 
-def _check_same(checkpoint: Path, name: str, before: Any, now: Any) -> None:
-    """Refuse to go on with other data or settings than those of the checkpoint."""
+def _changed(name: str, before: Any, now: Any) -> str:
+    """In words, the first value in which two settings differ; empty if in none."""
     if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            # A setting that there was not then does nothing while it is off.
-            if key in before or now[key]:
-                _check_same(checkpoint, f"{name}.{key}", before.get(key), now.get(key))
-    elif before != now:
-        problem = f"it is of another training: {name} was {before}, and is {now} now"
-        raise TrainingDataError(where=checkpoint, problem=problem)
+        # A setting that there was not then does nothing while it is off.
+        keys = (key for key in sorted(before.keys() | now.keys()) if key in before or now[key])
+        found = (_changed(f"{name}.{key}", before.get(key), now.get(key)) for key in keys)
+        return next((words for words in found if words), "")
+    return "" if before == now else f"{name} was {before}, and is {now} now"

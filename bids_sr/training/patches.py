@@ -412,12 +412,18 @@ def _noise(
 
 
 def _t1w_patch(t1w: NDArray[np.float16], scan: PackedScan, sampling: Sampling) -> NDArray[np.float32]:
-    """The T1w of a scan seen through the voxels of a patch.
+    """The T1w of a scan seen through the voxels of a patch: by a Gaussian as wide as they are, as the application does.
 
-    The k-space of the diffusion scan is not that of the T1w, which the application samples with a Gaussian anyway.
+    How a voxel of the diffusion scan sees the head is no matter of the T1w. Only where the voxels lie is.
     """
-    profiles: tuple[Profile, ...] = tuple("gaussian" if p == "kspace" else p for p in sampling.profiles)
-    return replace(sampling, profiles=profiles).of([t1w], scan.t1w_parts)[0]
+    seen = _stretched(sampling) if "zoom" in sampling.profiles else sampling
+    return replace(seen, profiles=("gaussian",) * 3, width=1.0).of([t1w], scan.t1w_parts)[0]
+
+
+def _stretched(sampling: Sampling) -> Sampling:
+    """Voxels where "zoom" has those of a patch, whose outermost centres are the outermost of the acquired ones."""
+    start = sampling.origin - (sampling.scale - 1) / 2
+    return replace(sampling, origin=start, scale=(sampling.scale * sampling.n - 1) / max(sampling.n - 1, 1))
 
 
 def _guidance(

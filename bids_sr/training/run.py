@@ -1,6 +1,7 @@
 """From packed scans and settings to weights with their card."""
 
 import dataclasses
+import inspect
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning
+import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CUDAAccelerator
@@ -22,6 +24,7 @@ from bids_sr.errors import TrainingDataError
 from bids_sr.inference.device import resolve_device
 from bids_sr.models.base import TrainableModel
 from bids_sr.models.csr_dmri import CsrDmri, guided_weights
+from bids_sr.models.grid import NETWORKS
 from bids_sr.models.registry import ModelCard, build_model, file_sha256
 from bids_sr.training.callbacks import MONITORED, StepBar, WriteWeights
 from bids_sr.training.checkpoints import (
@@ -40,6 +43,11 @@ from bids_sr.training.settings import Loss, TrainingSettings
 
 #: Steps between lines of the log.
 LOG_EVERY = 25
+#: Arguments of networks that a training may change: layers that are added, and how a diffusion model is drawn from.
+_FREE = ("guided", "spread")
+_FREE_OF_DRAWS = ("steps", "samples", "seed")
+#: What else two networks must share for one to begin with the weights of the other.
+_KIND = ("architecture", "inputs", "normalization")
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,7 @@ def card_of(
         "simulated_scans": sum(scan.simulated for scan in scans),
         "scans_with_t1w": sum(scan.t1w is not None for scan in scans),
         "validation_scans": [scan.name for scan in validation],
+        "range": _range(scans),
         "patches": asdict(settings.patches),
         "loss": _loss_record(settings.loss),
         "optimization": asdict(options),
@@ -111,6 +120,20 @@ def card_of(
         name, settings.description, settings.architecture, dict(settings.model), settings.inputs,
         settings.normalization, settings.patches.scale_range, training=training,
     )  # fmt: skip
+
+
+def _range(scans: Sequence[PackedScan]) -> dict[str, list[float]]:
+    """Smallest and largest of what a card tells of its scans, for `bids_sr.workflows.training_range` to compare with.
+
+    Voxel sizes in mm, and b-values of the weighted volumes in s/mm2. Packs of earlier versions hold no b-values; with
+    one of them among the others, nothing is told.
+    """
+    kinds = {"voxel_sizes": [scan.voxel_sizes for scan in scans]}
+    bvals = [scan.gradients[scan.shells > 0, 0] for scan in scans if scan.gradients is not None]
+    if len(bvals) == len(scans):
+        kinds["bvals"] = bvals
+    extremes = {name: (np.concatenate(values).min(), np.concatenate(values).max()) for name, values in kinds.items()}
+    return {name: [round(float(value), 3) for value in values] for name, values in extremes.items()}
 
 
 def _loss_record(loss: Loss) -> dict[str, Any]:
@@ -178,12 +201,7 @@ def train(
 
 def _begin_with(model: TrainableModel, source: TrainableModel, origin: ModelCard, card: ModelCard) -> ModelCard:
     """Give a model the weights of another one of its kind, which need not be guided; the card tells so."""
-    for field in ("architecture", "inputs", "normalization"):
-        if getattr(origin, field) != getattr(card, field):
-            problem = (
-                f"it is of another architecture: {field} {getattr(origin, field)} instead of {getattr(card, field)}"
-            )
-            raise TrainingDataError(where=f"--init-from {origin.name}", problem=problem)
+    _check_kind(origin, card)
     try:
         widened = isinstance(model, CsrDmri) and card.guided and not origin.guided
         weights = _without_spread(source)
@@ -193,6 +211,29 @@ def _begin_with(model: TrainableModel, source: TrainableModel, origin: ModelCard
         raise TrainingDataError(where=f"--init-from {origin.name}", problem=problem) from error
     started_from = {"weights_sha256": origin.weights_sha256, **origin.training}
     return dataclasses.replace(card, training={**card.training, "started_from": started_from})
+
+
+def _check_kind(origin: ModelCard, card: ModelCard) -> None:
+    """Refuse to begin with what was learned by another network, also where the weights would have the same shapes."""
+    compared = [(field, getattr(origin, field), getattr(card, field)) for field in _KIND]
+    if origin.architecture == card.architecture:
+        there, here = _arguments(origin), _arguments(card)
+        compared += [(name, there.get(name), here.get(name)) for name in sorted(there.keys() | here.keys())]
+    for name, before, now in compared:
+        if before != now:
+            problem = f"it is of another architecture: {name} {before} instead of {now}"
+            raise TrainingDataError(where=f"--init-from {origin.name}", problem=problem)
+
+
+def _arguments(card: ModelCard) -> dict[str, Any]:
+    """What makes a network what it is, whether the card says it or leaves it at what it is by itself."""
+    network = CsrDmri if card.architecture == "csr_dmri" else NETWORKS[card.architecture]
+    parameters = inspect.signature(network).parameters.values()
+    by_itself = {p.name: p.default for p in parameters if p.default is not p.empty and p.name != "channels"}
+    free = (*_FREE, *(_FREE_OF_DRAWS if card.architecture == "ddpm3d" else ()))
+    given = {name: value for name, value in {**by_itself, **card.arguments}.items() if name not in free}
+    # Files hold lists where a network has tuples.
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
 def _without_spread(source: TrainableModel) -> dict[str, Tensor]:

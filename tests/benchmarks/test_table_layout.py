@@ -176,3 +176,10 @@ def test_networks_are_of_one_size_and_see_the_same_geometry(name):
         assert settings.model["scale"] == scale
         assert settings.patches.scale_range == (scale, scale)
         assert settings.patches.patch * scale in (20, 21)
+
+
+@pytest.mark.parametrize("name", ["1", "2", "families", "paper1", "paper2"])
+def test_networks_are_tested_by_the_degradation_that_they_learned_from(name):
+    table = TABLES[name]
+    for network in table.trained:
+        assert load_settings(str(table.presets / f"{network}.toml")).patches.profiles == (table.profile,), network

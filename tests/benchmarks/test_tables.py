@@ -1,6 +1,7 @@
 """One command trains what is not trained yet, tests it and writes the table."""
 
 import csv
+import dataclasses
 import json
 import sys
 
@@ -92,12 +93,55 @@ def test_a_table_from_packs_and_nothing_is_trained_twice(words, tmp_path, capsys
     capsys.readouterr()
     assert main([*words, "--dry-run"]) == 0
     assert capsys.readouterr().out.splitlines()[1].endswith("finished")
-    assert main([*words, "--dry-run", "--steps", "4"]) == 0
-    assert "finished" not in capsys.readouterr().out
+    assert main([*words, "--dry-run", "--steps", "4"]) == 2
+    assert "max_steps was 2, and is 4 now" in capsys.readouterr().err
     labels = []
     monkeypatch.setattr(tables, "run_jobs", lambda jobs, options: labels.extend(job.label for job in jobs) or True)
     assert main(words) == 0
     assert labels == ["test at 2x"]
+
+
+def finish(words, preset=PRESET, steps=2):
+    """Leave the card of a training that ended as it was asked for; where it is."""
+    options = tables.build_parser().parse_args(words)
+    (training,) = tables.planned(tables.TABLES["1"], options)
+    training.preset.write_text(preset)
+    settings = tables.settings_of(training, options)
+    scans = tables.scans_of(tuple(options.train))
+    card = tables.card_of(training.name, settings, scans, (), tables.Hardware("cpu")).trained({"steps": steps})
+    training.folder.mkdir(parents=True)
+    training.card.write_text(json.dumps(dataclasses.asdict(card)))
+    training.preset.write_text(PRESET)
+    return training
+
+
+def test_a_training_as_asked_for_is_finished(words, capsys):
+    finish(words)
+    assert main([*words, "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith("finished")
+
+
+@pytest.mark.parametrize(
+    ("preset", "steps", "asked", "told"),
+    [
+        (PRESET.replace("max_steps = 2", "max_steps = 2\nprecision = 'bf16-mixed'"), 2, [], "precision was bf16-mixed"),
+        (PRESET.replace("hidden = 8", "hidden = 16"), 2, [], "arguments.hidden was 16, and is 8 now"),
+        (PRESET.replace("patch = 4", "patch = 5"), 2, [], "patches.patch was 5, and is 4 now"),
+        (PRESET + "[loss]\nl1 = 0.5", 2, [], "loss.l1 was 0.5, and is 1.0 now"),
+        (PRESET, 2, ["--precision", "bf16-mixed"], "precision was 32-true, and is bf16-mixed now"),
+        (PRESET, 2, ["--train", "validation"], "scans was ['sub-01'], and is ['sub-02'] now"),
+        (PRESET, 3, [], "it has done 3 steps, and 2 are asked for"),
+    ],
+)
+def test_a_training_of_other_scans_or_settings_is_refused(preset, steps, asked, told, words, data, capsys):
+    """Before anything is trained or tested; nothing of it may get into the table."""
+    training = finish(words, preset, steps)
+    given = [str(data / "validation.safetensors") if word == "validation" else word for word in asked]
+    assert main([*words, *given]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"benchmarks.tables: {training.card}: it is of another training: ")
+    assert told in line
+    assert line.rstrip(".").endswith(f"name another folder (--work), or remove {training.folder}")
 
 
 def test_the_plan_tells_size_and_budget(words, capsys):

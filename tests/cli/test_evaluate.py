@@ -4,6 +4,7 @@ import csv
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,14 +14,15 @@ from hypothesis import strategies as st
 
 from bids_sr import companions
 from bids_sr.bids import outputs
+from bids_sr.bids.inputs import DwiSeries
 from bids_sr.cli import evaluate
-from bids_sr.cli.evaluate import build_parser, main, parse_scale, scale_text, trained_on, within
+from bids_sr.cli.evaluate import build_parser, main, parse_scale, scale_text, trained_on, within_range
 from bids_sr.degradation import PROFILES
 from bids_sr.dwi.registration import Registration
 from bids_sr.errors import NoSignalError
 from bids_sr.evaluation import process
 from bids_sr.evaluation.process import Cost
-from bids_sr.models.registry import ModelCard, build_model, save_model
+from bids_sr.models.registry import ModelCard, build_model, read_card, save_model
 from tests.made_models import save_narrow_vgg, save_tiny_model
 
 TINY = {"features": 4, "growth": 4, "blocks": 1, "layers": 1, "feature_channels": 4, "hidden": 8, "stages": 1}
@@ -313,9 +315,45 @@ def test_a_scale_is_read_as_it_is_written(scale, isotropic):
 
 
 def test_a_scale_may_be_off_by_a_rounding():
-    assert within((1.0, 4.0), (4.05, 1.0, 1.0))
-    assert not within((1.0, 4.0), (4.5, 1.0, 1.0))
-    assert not within((2.0, 3.0), (2.0, 2.0, 1.0))
+    wide, narrow = (ModelCard("some", "", "csr_dmri", scale_range=limits) for limits in ((1.0, 4.0), (2.0, 3.0)))
+    assert within_range(wide, (4.05, 1.0, 1.0))
+    assert not within_range(wide, (4.5, 1.0, 1.0))
+    assert not within_range(narrow, (2.0, 2.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("patches", "scale", "expected"),
+    [
+        ({"points": 2048, "isotropic_share": 0.5}, (1.0, 1.01, 2.0), True),
+        ({"points": 2048, "isotropic_share": 0.5}, (1.0, 1.1, 2.0), False),
+        ({"points": 2048, "isotropic_share": 0.5}, (1.0, 1.0, 1.0), False),
+        ({"points": 2048, "isotropic_share": 1.0}, (1.0, 1.0, 2.0), False),
+        ({"points": 0, "isotropic_share": 0.5}, (1.0, 1.0, 2.0), False),
+        ({}, (1.0, 1.0, 2.0), False),
+    ],
+)
+def test_axes_that_keep_their_voxels_are_what_some_models_were_made_for(patches, scale, expected):
+    card = ModelCard("some", "", "csr_dmri", scale_range=(1.2, 4.0), training={"patches": patches})
+    assert within_range(card, scale) == expected
+
+
+def test_the_default_model_was_made_for_thick_slices():
+    assert within_range(read_card("default"), (1.0, 1.0, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("learned_from", "told"),
+    [
+        (["set/sub-01", "set/sub-02_dir-AP"], " **Trained on subjects of the same name: sub-01, sub-02.**"),
+        (["set/sub-012", "simulated-1-0"], ""),
+    ],
+)
+def test_it_is_told_if_a_model_knew_a_subject_by_whichever_scan(learned_from, told):
+    trained = ModelCard("some", "A model.", "csr_dmri", weights_sha256="0" * 64, training={"scans": learned_from})
+    found = ({"sub": "01"}, {"sub": "02", "dir": "PA"}, {"sub": "03"})
+    series = [DwiSeries(Path(), Path(), Path(), entities=entities) for entities in found]
+    line = evaluate._about(evaluate._Contender("some", "some", trained), series)
+    assert line.endswith("made for scales of 1 to 4." + told)
 
 
 def test_scans_of_earlier_trainings_count_as_seen():

@@ -234,6 +234,22 @@ def test_training_and_validating_on_one_subject_is_refused(packs, tmp_path, caps
     assert "sub-01" in one_line(capsys)
 
 
+@pytest.mark.parametrize(
+    ("trained", "validated", "code"),
+    [("a/sub-01_dir-AP", "sub-01", 2), ("sub-01", "a/sub-01", 2), ("a/sub-01", "b/sub-01", 0)],
+)
+def test_one_subject_is_one_whether_its_pack_was_made_of_one_dataset_or_several(
+    packs, tmp_path, capsys, trained, validated, code
+):
+    for part, name in (("train", trained), ("validation", validated)):
+        (scan,) = load_pack(packs / f"{part}.safetensors")
+        object.__setattr__(scan, "name", name)
+        save_pack([scan], tmp_path / f"{part}.safetensors")
+    assert fit(tmp_path, tmp_path / "out") == code
+    if code:
+        assert "sub-01: given both for training and for validation" in one_line(capsys)
+
+
 GUIDED = PRESET.replace("residual = true", "residual = true\nguided = true")
 
 

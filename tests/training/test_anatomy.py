@@ -143,6 +143,25 @@ def test_fibres_divide_white_matter_among_them(average, individual):
     assert set(strongest) == {0, 1, 2, 3}
 
 
+def test_heads_have_their_local_fibres(average, monkeypatch):
+    """Water of white matter runs in four systems; the share of the local one is that of the head."""
+    monkeypatch.setattr(anatomy, "SURVEY_MM", 5.0)
+    monkeypatch.setattr(anatomy, "LOCAL_VARIATION", 0.0)
+    seen, compartments_of = [], anatomy.compartments_of
+
+    def spy(tissues, fibres, *others):
+        seen.extend(fibres)
+        return compartments_of(tissues, fibres, *others)
+
+    monkeypatch.setattr(anatomy, "compartments_of", spy)
+    head = random_head(WHOLE.cropped(np.array([10, 12, 9]), (20, 24, 22)), np.random.default_rng(0))
+    expected = draw_individual(average[0].grid, np.random.default_rng(0)).local_share
+    np.testing.assert_allclose(seen[-1][0], expected, rtol=1e-4)
+    np.testing.assert_allclose(np.sum([share for share, _ in seen], axis=0), 1, atol=1e-3)
+    # Two pools of white matter for each of four systems, two of grey matter, one of each other tissue.
+    assert len(head.compartments) == 4 * 2 + 2 + 3
+
+
 def test_the_same_numbers_make_the_same_head_on_any_grid_and_others_another(average, monkeypatch):
     monkeypatch.setattr(anatomy, "SURVEY_MM", 5.0)
     part = WHOLE.cropped(np.array([10, 12, 9]), (20, 24, 22))

@@ -11,14 +11,15 @@ from bids_sr.demo.acquisition import spread_directions
 from bids_sr.errors import DeviceError, TrainingDataError, WeightsFileError
 from bids_sr.models.base import Lattice
 from bids_sr.models.interpolation import CubicSpline
-from bids_sr.models.registry import build_model, file_sha256, load_model, read_card
+from bids_sr.models.registry import ModelCard, build_model, file_sha256, load_model, read_card
 from bids_sr.training.checkpoints import checkpoints_in
 from bids_sr.training.guides import FAITHFUL
 from bids_sr.training.patches import PatchSettings, PatchStream
-from bids_sr.training.run import Hardware, _loggers, train
+from bids_sr.training.run import Hardware, _check_kind, _loggers, card_of, train
 from bids_sr.training.settings import Loss, Optimization, Perceptual, TrainingSettings, load_settings
+from bids_sr.workflows.training_range import outside_training
 from tests.made_models import save_narrow_vgg
-from tests.training.trainings import CPU, SCANS, SETTINGS, changed, trained
+from tests.training.trainings import CPU, SCANS, SETTINGS, TINY, changed, trained
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,27 @@ def test_the_card_tells_budget_data_and_result(finished):
     assert training["hardware"]["torch"] == torch.__version__
     assert training["hardware"]["device"]
     assert training["weights"] == "those of the last step"
+
+
+def with_bvals(scan, *bvals, voxel_size=2.0):
+    """A scan that knows its b-values, those of its two weighted volumes last."""
+    gradients = np.column_stack([[0.0, *bvals], np.eye(3)])
+    return dataclasses.replace(scan, gradients=gradients, voxel_sizes=np.array([1.8, 1.8, voxel_size]))
+
+
+def test_the_card_tells_the_range_of_what_was_learned_and_the_application_speaks_of_what_lies_outside():
+    first, second = with_bvals(*SCANS[0], 995, 1000), with_bvals(*SCANS[1], 700, 2500, voxel_size=2.5)
+    training = card_of("tiny", SETTINGS, [first, second], SCANS[1], CPU).training
+    assert training["range"] == {"bvals": [700, 2500], "voxel_sizes": [1.8, 2.5]}
+    assert outside_training("tiny", training, [1000, 2000], [2.0] * 3, [2.0] * 3) == []
+    (sentence,) = outside_training("tiny", training, [5000], [1.0] * 3, [2.0] * 3)
+    assert "b = 5000 s/mm2 (trained on 700 to 2500)" in sentence
+    assert "voxels of 1 mm (trained on 1.8 to 2.5)" in sentence
+
+
+def test_of_packs_that_hold_no_bvalues_nothing_is_told_of_them():
+    scans = [with_bvals(*SCANS[0], 995, 1000), *SCANS[1]]
+    assert card_of("tiny", SETTINGS, scans, SCANS[1], CPU).training["range"] == {"voxel_sizes": [1.8, 2.0]}
 
 
 def test_losses_are_logged_as_a_table_and_for_tensorboard(finished):
@@ -197,6 +219,35 @@ def test_weights_of_another_architecture_are_no_beginning(finished, tmp_path, ot
     with pytest.raises(TrainingDataError, match="another architecture"):
         trained(dataclasses.replace(SETTINGS, **other), tmp_path, initial=start_of(finished))
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+DIFFUSION = {"features": 4, "levels": 1, "deviation": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "before", "now", "told"),
+    [
+        ("csr_dmri", {**SETTINGS.model, "residual": False}, SETTINGS.model, "residual False instead of True"),
+        ("ddpm3d", DIFFUSION, DIFFUSION | {"schedule": "cosine"}, "schedule linear instead of cosine"),
+        ("ddpm3d", DIFFUSION | {"deviation": 0.2}, DIFFUSION, "deviation 0.2 instead of 0.3"),
+    ],
+)
+def test_weights_that_would_fit_but_mean_something_else_are_no_beginning(tmp_path, architecture, before, now, told):
+    source = build_model(architecture, before, 3)
+    card = ModelCard("other", "", architecture, arguments=before)
+    patches = dataclasses.replace(SETTINGS.patches, points=0)
+    settings = dataclasses.replace(SETTINGS, architecture=architecture, model=now, patches=patches)
+    with pytest.raises(TrainingDataError, match=f"--init-from other: it is of another architecture: {told}"):
+        trained(settings, tmp_path, initial=(source, card))
+
+
+def test_what_a_network_leaves_unsaid_and_how_it_is_drawn_from_may_differ():
+    for architecture, before, now in (
+        ("srcnn3d", {"kernels": [9, 1, 5]}, {}),
+        ("csr_dmri", TINY, {**TINY, "guided": False, "spread": True, "features": 8}),
+        ("ddpm3d", DIFFUSION, DIFFUSION | {"schedule": "linear", "steps": 5, "samples": 2, "seed": 1, "spread": True}),
+    ):
+        _check_kind(*(ModelCard("some", "", architecture, arguments=arguments) for arguments in (before, now)))
 
 
 def test_one_subject_is_enough_to_tune_the_shipped_model(tmp_path):

@@ -1,6 +1,7 @@
 """Settings are understood or refused, key by key."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -12,6 +13,7 @@ from bids_sr.training.settings import Adversarial, Loss, Optimization, TrainingS
 #: Parameters of the published networks (Wu et al. 2024, 2022; Chen et al. 2018; Du et al. 2020).
 PUBLISHED = {
     "csr_dmri_paper": 6_285_188, "m2": 6_285_188, "m1": 6_283_460, "m3": 6_283_460, "arssr": 6_283_460,
+    "arssr_zoom": 6_283_460,
     "dcsrn_2x": 223_633, "dcsrn_3x": 223_633, "rescnn3d_2x": 1_995_329, "rescnn3d_3x": 1_995_329, "light": 840_161,
 }  # fmt: skip
 #: Networks of other families, widened or narrowed to about the size of `light`.
@@ -30,6 +32,13 @@ def test_every_preset_is_understood_and_described(name):
 def test_networks_are_as_large_as_published(name, parameters):
     settings = load_settings(name)
     assert count_parameters(build_model(settings.architecture, settings.model, len(settings.inputs))) == parameters
+
+
+def test_arssr_as_published_differs_in_its_degradation_alone():
+    one, published = load_settings("arssr"), load_settings("arssr_zoom")
+    assert published.patches.profiles == ("zoom",)
+    patches = dataclasses.replace(published.patches, profiles=("bicubic",))
+    assert dataclasses.replace(published, description=one.description, patches=patches) == one
 
 
 def test_the_families_differ_in_their_networks_and_not_in_their_budget_or_data():
@@ -75,12 +84,9 @@ def test_the_light_model_stays_what_it_was():
     card, settings = read_card("light"), load_settings("light")
     assert (card.architecture, card.inputs, card.normalization) == ("csr_dmri", settings.inputs, settings.normalization)
     assert card.arguments == settings.model | {"spread": True}
-    trained = card.training["patches"]
-    assert {key: getattr(settings.patches, key) for key in trained if key != "isotropic_share"} == {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in trained.items()
-        if key != "isotropic_share"
-    }
+    recipe = json.loads(json.dumps(dataclasses.asdict(settings.patches)))
+    trained = {key: value for key, value in card.training["patches"].items() if key != "isotropic_share"}
+    assert {key: recipe[key] for key in trained} == trained
 
 
 @pytest.mark.parametrize(
