@@ -200,7 +200,7 @@ def _check_folders(config: Config) -> None:
         _check_exists(f"--derivatives {name}", path)
     if config.bids_database_dir is not None and config.bids_database_dir.exists():
         _check_exists("--bids-database-dir", config.bids_database_dir)
-    bids_dir, output_dir, work_dir = (path.resolve() for path in (config.bids_dir, config.output_dir, config.work_dir))
+    bids_dir, output_dir = config.bids_dir.resolve(), config.output_dir.resolve()
     suggestion = config.bids_dir / "derivatives" / "bids_sr"
     if output_dir == bids_dir:
         raise OutputIsInputError(bids_dir=config.bids_dir, suggestion=suggestion)
@@ -208,6 +208,15 @@ def _check_folders(config: Config) -> None:
         raise OutputInsideInputError(output_dir=config.output_dir, suggestion=suggestion)
     if output_dir in bids_dir.parents:
         raise InputInsideOutputError(bids_dir=config.bids_dir, output_dir=config.output_dir)
+    if not config.dry_run:
+        _check_writable("OUTPUT_DIR", output_dir)
+    if "participant" in config.analysis_levels:
+        _check_work_folder(config)
+
+
+def _check_work_folder(config: Config) -> None:
+    """The work folder lies apart from dataset and results; the group level needs none."""
+    bids_dir, output_dir, work_dir = (path.resolve() for path in (config.bids_dir, config.output_dir, config.work_dir))
     if work_dir == bids_dir or bids_dir in work_dir.parents:
         raise WorkInsideInputError(work_dir=config.work_dir, bids_dir=config.bids_dir)
     if work_dir in (output_dir, *output_dir.parents, *bids_dir.parents):
@@ -215,7 +224,6 @@ def _check_folders(config: Config) -> None:
             option="--work-dir", reason=f"{config.work_dir} holds the dataset or the results. Name a folder of its own."
         )
     if not config.dry_run:
-        _check_writable("OUTPUT_DIR", output_dir)
         _check_writable("--work-dir", work_dir)
 
 
@@ -302,6 +310,22 @@ def parse_memory(text: str) -> float:
     return amount
 
 
+def absolute_path(text: str) -> Path:
+    """An absolute path; links are kept, because in a DataLad dataset the name of the link is the BIDS name.
+
+    Raises
+    ------
+    ValueError
+        Where the text can be no path, or begins with the home folder of nobody.
+    """
+    if "\0" in text:
+        raise ValueError("a path cannot hold a null character")
+    try:
+        return Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100
+    except RuntimeError as error:
+        raise ValueError(f"{text}: there is no such home folder") from error
+
+
 def read_filters(text: str) -> dict[str, dict[str, Any]]:
     """Filters of a JSON document ``{query: {entity: value}}``; queries of other programs do no harm.
 
@@ -343,10 +367,8 @@ def _text(value: Any) -> str:
 
 
 def _folder(value: Any) -> Path:
-    """A path."""
-    if "\0" in _text(value):
-        raise ValueError("a path cannot hold a null character")
-    return Path(value)
+    """A path, and nothing that could be made one."""
+    return absolute_path(_text(value))
 
 
 def _whole(value: Any) -> int:
@@ -366,8 +388,15 @@ def _three(value: Any) -> tuple[float, float, float]:
 
 
 def _filters(value: Any) -> dict[str, dict[str, Any]]:
-    """Filters; TOML has no null, an empty string stands for it."""
-    return {query: {name: None if v == "" else v for name, v in table.items()} for query, table in value.items()}
+    """Filters; TOML has no null, an empty string stands for it, in a list too."""
+    return {query: {name: _with_null(item) for name, item in table.items()} for query, table in value.items()}
+
+
+def _with_null(value: Any) -> Any:
+    """A value of a filter, with None for empty strings."""
+    if isinstance(value, list):
+        return [_with_null(item) for item in value]
+    return None if value == "" else value
 
 
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {

@@ -145,6 +145,15 @@ class NoSuchSessionError(InputError):
     template = "--session-label: no ses-{missing} for the subjects asked for in {bids_dir}. There are: {available}."
 
 
+class OpenFilesError(InputError):
+    """More files would have to be open at once than the system allows."""
+
+    template = (
+        "The series of this run need more open files than the {limit} that the system allows (ulimit -Hn). Run fewer "
+        "subjects at a time, with --participant-label."
+    )
+
+
 class NoDwiError(InputError):
     """No diffusion series is left after all filters."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +15,9 @@ BYTES_PER_GB = 1024**3
 
 #: OpenBLAS maps a buffer of 32 MB at its first large product, in numpy and in scipy, and keeps it for later ones.
 BLAS_BUFFER = 32 * 1024**2
+
+#: Files that a run may need open at once. Far larger limits slow down programs that close all they might have open.
+MOST_FILES = 2**16
 
 # The first that is set tells what the scheduler granted on this node. Needed where the scheduler confines jobs
 # neither by affinity nor by cgroup.
@@ -65,6 +70,24 @@ def lend_home() -> None:
     """Let libraries take the folder of temporary files for a home where the user has none, as in many containers."""
     if not has_home():
         os.environ["HOME"] = tempfile.gettempdir()
+
+
+def raise_file_limit() -> int:
+    """Let this process have as many files open as the system allows, up to `MOST_FILES`.
+
+    Returns
+    -------
+    int
+        The limit from now on.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    least, most = (MOST_FILES if limit == resource.RLIM_INFINITY else limit for limit in (soft, hard))
+    wanted = max(least, min(most, MOST_FILES))
+    if wanted > least:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return wanted
+    return least
 
 
 @cache

@@ -1,13 +1,14 @@
 """What this process may use is the least that any authority over it grants."""
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from bids_sr.resources import available_cpus, available_memory_gb
+from bids_sr.resources import MOST_FILES, available_cpus, available_memory_gb, raise_file_limit
 
 GB = 1024**3
 
@@ -135,3 +136,32 @@ def test_a_product_of_matrices_without_room_for_its_buffer_fails_instead_of_hang
         [sys.executable, "-c", STARVED.format(before=before)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.strip() == says, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "expected"),
+    [
+        (64, 128, 128),
+        (1024, 2**30, MOST_FILES),
+        (1024, resource.RLIM_INFINITY, MOST_FILES),
+        (2**20, 2**30, None),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, None),
+        (64, 64, None),
+    ],
+)
+def test_the_limit_of_open_files_is_raised_and_never_lowered(monkeypatch, soft, hard, expected):
+    given = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: given.append(limits))
+    limit = raise_file_limit()
+    assert given == ([] if expected is None else [(expected, hard)])
+    assert limit == expected or expected is None
+
+
+def test_a_limit_that_the_system_refuses_stays(monkeypatch):
+    def refuse(*_):
+        raise ValueError
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 128))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    assert raise_file_limit() == 64

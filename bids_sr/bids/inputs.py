@@ -7,14 +7,17 @@ import json
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bids_sr.bids.database import make_once
 from bids_sr.bids.ignored import IgnoredFiles
 from bids_sr.config import Config
 from bids_sr.dwi.gradients import read_bvals
@@ -190,8 +193,14 @@ def scan_series(config: Config) -> tuple[list[DwiSeries], list[InputError]]:
     return list(found.values()), problems
 
 
-def series_names(config: Config) -> list[str]:
+def series_names(config: Config) -> dict[str, bool]:
     """Stem of every series that the run asks for, whether or not its files can be used, or are here at all.
+
+    Returns
+    -------
+    dict
+        Stem to whether it is certain that a run restores it: not where its b-values are not here, so that it may be a
+        reference of b0 volumes to other series of the subject.
 
     Raises
     ------
@@ -205,7 +214,12 @@ def series_names(config: Config) -> list[str]:
     layout = _layout(config.bids_dir, subjects, config.bids_database_dir)
     images = _dwi_images(layout, config, subjects, _is_derivative(description))
     chosen = [image for image in images if image.entities.get("sub") in subjects]
-    return list(dict.fromkeys(join_entities(_without_desc(image.entities)) for image in chosen))
+    n_images = Counter(image.entities["sub"] for image in chosen)
+    return {
+        join_entities(_without_desc(image.entities)): n_images[image.entities["sub"]] == 1
+        or _is_reference(image.path, config) is not None
+        for image in chosen
+    }
 
 
 def parse_entities(path: Path) -> dict[str, str]:
@@ -303,8 +317,11 @@ def _layout(root: Path, subjects: Sequence[str], database: Path | None) -> BIDSL
     if database is None:
         ignored.append(re.compile(rf"^/sub-(?!({'|'.join(map(re.escape, subjects))})(/|_|$))"))
     indexer = BIDSLayoutIndexer(validate=False, ignore=ignored, index_metadata=False)
+    index = partial(BIDSLayout, root, validate=False, config=["bids", "derivatives"], indexer=indexer)
     try:
-        return BIDSLayout(root, validate=False, config=["bids", "derivatives"], indexer=indexer, database_path=database)
+        if database is not None:
+            make_once(database, lambda folder: index(database_path=folder).session.close())
+        return index(database_path=database)
     except Exception as error:
         # pybids and its database library raise many kinds here, none of which tells the user which option to change.
         if database is None:
@@ -320,6 +337,7 @@ def _dwi_images(layout: BIDSLayout, config: Config, subjects: Sequence[str], is_
         query["desc"] = "preproc"
     images = _query({"": layout}, query | dict(filters), "dwi")
     _check_database(images, config)
+    _warn_of_unknown(layout, config, subjects)
     images = _usable(images, config, filters)
     _check_sessions(images, config)
     chosen = [image for image in images if not config.sessions or image.has("ses", *config.sessions)]
@@ -341,10 +359,17 @@ def _without_references(images: Sequence[_Image], config: Config) -> list[_Image
     return [image for image in images if image not in left_out]
 
 
-def _is_reference(path: Path, config: Config) -> bool:
-    """Whether all volumes of an image have one b-value, that of a b0; several small ones may be in another unit."""
+def _is_reference(path: Path, config: Config) -> bool | None:
+    """Whether all volumes of an image have one b-value, that of a b0; several small ones may be in another unit.
+
+    None where the b-values are not here, as in a dataset whose content was dropped.
+    """
     try:
-        bvals = read_bvals(_gradient_file(path, config.bids_dir, ".bval"))
+        file = _gradient_file(path, config.bids_dir, ".bval")
+        check_content(file)
+        bvals = read_bvals(file)
+    except (UnavailableFileError, PointerFileError, NoAccessError):
+        return None
     except InputError:
         return False
     return bool(np.ptp(bvals) == 0 and bvals[0] <= config.b0_threshold)
@@ -371,6 +396,30 @@ def _check_database(images: Sequence[_Image], config: Config) -> None:
             raise StaleDatabaseError(path=config.bids_database_dir, bids_dir=config.bids_dir, reason=f"it lists {path}")
 
 
+def _warn_of_unknown(layout: BIDSLayout, config: Config, subjects: Sequence[str]) -> None:
+    """Tell of series on disk that a database kept from an earlier run does not know, because they came after it."""
+    if config.bids_database_dir is None:
+        return
+    known = {Path(file) for file in layout.get(suffix="dwi", return_type="filename")}
+    folders = [config.bids_dir / f"sub-{label}" for label in subjects]
+    there = [
+        file
+        for folder in folders
+        for place in ("dwi", "ses-*/dwi")
+        for extension in IMAGE_EXTENSIONS
+        for file in folder.glob(f"{place}/{folder.name}_*dwi{extension}")
+    ]
+    unknown = [file for file in there if file not in known and _suffix(file) == "dwi"]
+    if unknown:
+        logger.warning(
+            "--bids-database-dir: %s does not know %s, which came after it was made (%d images in all). Remove that "
+            "folder so that it is made again.",
+            config.bids_database_dir,
+            unknown[0],
+            len(unknown),
+        )
+
+
 def _check_sessions(images: Sequence[_Image], config: Config) -> None:
     """Every session asked for must have a series."""
     available = sorted({image.entities["ses"] for image in images if "ses" in image.entities}, key=_natural)
@@ -389,6 +438,9 @@ def _no_dwi(config: Config, subjects: Sequence[str], is_derivative: bool) -> NoD
         if is_derivative
         else "Files named sub-*_dwi.nii.gz in the subjects' dwi folders are used."
     )
+    if config.bids_database_dir is not None:
+        hint += f" They were looked for in {config.bids_database_dir} (--bids-database-dir); "
+        hint += "remove that folder if the dataset has changed since, so that it is made again."
     asked = _listing([f"sub-{label}" for label in subjects])
     return NoDwiError(
         bids_dir=config.bids_dir,
@@ -414,8 +466,10 @@ def _query(layouts: Mapping[str, BIDSLayout], query: Mapping[str, Any], name: st
     wanted = {key: _translated(value, special) for key, value in query.items()}
     wanted.setdefault("extension", list(IMAGE_EXTENSIONS))
     found = []
+    # pybids refuses the entity where no file of the dataset has it.
+    may_lack_desc = Query.NONE in _as_list(wanted.get("desc"))
     for dataset, layout in layouts.items():
-        known = {key: value for key, value in wanted.items() if key != "desc" or value is not Query.NONE}
+        known = {key: value for key, value in wanted.items() if key != "desc" or not may_lack_desc}
         try:
             paths = [Path(item.path) for item in layout.get(**known)]
         except (ValueError, TypeError, KeyError) as error:
@@ -423,7 +477,15 @@ def _query(layouts: Mapping[str, BIDSLayout], query: Mapping[str, Any], name: st
             reason = _one_line(error).partition(" If you're sure")[0]
             raise BadFilterError(query=name, reason=reason) from error
         found += [_Image(path, parse_entities(path), dataset) for path in paths]
+    if may_lack_desc and Query.ANY not in _as_list(wanted["desc"]):
+        labels = [None if value is Query.NONE else str(value) for value in _as_list(wanted["desc"])]
+        found = [image for image in found if image.has("desc", *labels)]
     return sorted(found, key=lambda image: _natural(str(image.path)))
+
+
+def _as_list(value: Any) -> list[Any]:
+    """The values of a filter, which may be one or several."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _translated(value: Any, special: Mapping[Any, Any]) -> Any:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 BIDS_VERSION = "1.10.0"
 NAME = "bids_sr"
+#: Name of the source dataset in BIDS URIs.
+SOURCE = "raw"
 
 # zlib's window and format: gzip. It goes with run-length matching (Z_RLE): on an interpolated float32 series, 108 MB/s
 # and 0.740 of the size on one core, against 48 MB/s and 0.745 for ordinary level 1, 21 MB/s and 0.729 for level 6.
@@ -143,7 +145,7 @@ class OutputLayout:
         entities = {key: value for key, value in series.entities.items() if key != "desc"}
         new = {"space": space, "res": res, "model": model, "param": param, "desc": desc}
         entities |= {key: value for key, value in new.items() if value is not None}
-        name = join_entities(sort_entities(_allowed(entities, suffix)))
+        name = join_entities(sort_entities(allowed_entities(entities, suffix)))
         return self.folder(series) / datatype / f"{name}_{suffix}{extension}"
 
     def folder(self, series: DwiSeries) -> Path:
@@ -176,7 +178,7 @@ def resolution_label(voxel_sizes: Sequence[float] | NDArray[np.floating[Any]]) -
 
 def dataset_links(config: Config) -> dict[str, Path]:
     """Name in BIDS URIs of every dataset that a run reads or writes; the empty name is the output itself."""
-    return {"": config.output_dir, "raw": config.bids_dir} | dict(config.derivatives)
+    return {"": config.output_dir, SOURCE: config.bids_dir} | dict(config.derivatives)
 
 
 def bids_uri(links: Mapping[str, Path], path: Path) -> str:
@@ -352,7 +354,8 @@ def dataset_description(config: Config, model_card: ModelCard | None = None) -> 
     """Content of the output's ``dataset_description.json``."""
     source = read_description(config.bids_dir, required=False)
     source_name = str(source.get("Name") or config.bids_dir.name)
-    authors = [str(author) for author in source.get("Authors") or [f"The authors of {source_name}"]]
+    given = source.get("Authors") or f"The authors of {source_name}"
+    authors = [str(author) for author in (given if isinstance(given, list) else [given])]
     generator: dict[str, Any] = {
         "Name": NAME,
         "Version": __version__,
@@ -373,7 +376,7 @@ def dataset_description(config: Config, model_card: ModelCard | None = None) -> 
     }
 
 
-def _allowed(entities: Mapping[str, str], suffix: str) -> dict[str, str]:
+def allowed_entities(entities: Mapping[str, str], suffix: str) -> dict[str, str]:
     """Entities that a suffix may carry; the direction, which tells two series apart, moves into `acq`."""
     refused = _REFUSED_ENTITIES.get(suffix, ())
     allowed = {key: value for key, value in entities.items() if key not in refused}
@@ -382,9 +385,18 @@ def _allowed(entities: Mapping[str, str], suffix: str) -> dict[str, str]:
     return allowed
 
 
-def _reference(series: DwiSeries, sources: Sequence[str]) -> str:
+def _reference(series: DwiSeries, sources: Sequence[str]) -> Any:
     """What defines the space of a series: what its sidecar says, or the series itself."""
-    return str(series.sidecar.get("SpatialReference") or (sources[0] if sources else "orig"))
+    return _seen_from_here(series.sidecar.get("SpatialReference")) or (sources[0] if sources else "orig")
+
+
+def _seen_from_here(reference: Any) -> Any:
+    """URIs in a sidecar of the source, or in an object there, that name its own dataset, as they are named in ours."""
+    if isinstance(reference, dict):
+        return {key: _seen_from_here(value) for key, value in reference.items()}
+    if isinstance(reference, str) and reference.startswith("bids::"):
+        return f"bids:{SOURCE}:{reference.removeprefix('bids::')}"
+    return reference
 
 
 def image_header(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import re
 import shlex
 import signal
@@ -24,12 +23,14 @@ from bids_sr.config import (
     ANALYSIS_LEVELS,
     OUTPUT_LAYOUTS,
     Config,
+    absolute_path,
     check,
     options_from_toml,
     parse_memory,
     read_filters,
 )
 from bids_sr.errors import BidsSrError, ConfigurationError, MissingPathError, PluginFileError, UnreadableFileError
+from bids_sr.resources import lend_home
 
 PROGRAM = "bids_sr"
 EXIT_BUG, EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY = 1, 130, 137
@@ -90,6 +91,7 @@ def _run(config: Config) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger(PROGRAM).setLevel(level)
     if config.dry_run:
+        lend_home()
         from bids_sr.cli.dry_run import run as dry_run
 
         return dry_run(config)
@@ -121,12 +123,14 @@ def parse_args(argv: Sequence[str]) -> Config:
     parser = build_parser()
     # Two options that exclude each other give the grid: one from a file must not join one from the command line.
     grid: dict[str, Any] = {name: defaults.pop(name) for name in ("output_resolution", "scale") if name in defaults}
+    # Threads of a file were chosen for the processors of another run.
+    threads = defaults.pop("omp_nthreads", 8)
     parser.set_defaults(**defaults)
     values = vars(parser.parse_args(words))
     if values["output_resolution"] is None and values["scale"] is None:
         values |= grid
     values.pop("config_file")
-    values["omp_nthreads"] = values["omp_nthreads"] or min(values["nprocs"], 8)
+    values["omp_nthreads"] = values["omp_nthreads"] or min(values["nprocs"], threads)
     values["run_id"] = f"{datetime.now():%Y%m%d-%H%M%S}_{uuid.uuid4().hex[:8]}"
     values["command_line"] = shlex.join([PROGRAM, *argv])
     config = Config(**values)
@@ -344,10 +348,11 @@ def _config_file_options(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _path(text: str) -> Path:
-    """An absolute path; links are kept, because in a DataLad dataset the name of the link is the BIDS name."""
-    if "\0" in text:
-        raise argparse.ArgumentTypeError("a path cannot hold a null character")
-    return Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100
+    """An absolute path."""
+    try:
+        return absolute_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _labels(prefix: str) -> Callable[[str], list[str]]:

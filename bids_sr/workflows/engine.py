@@ -22,6 +22,7 @@ from bids_sr.errors import (
     BidsSrError,
     DiskFullError,
     NoRecordsError,
+    OpenFilesError,
     ResourceMonitorError,
     is_disk_full,
     is_memory_error,
@@ -35,15 +36,19 @@ from bids_sr.records import (
     supersede,
     write_record,
 )
+from bids_sr.resources import raise_file_limit
 from bids_sr.workflows.environment import (
     cache_folder,
     crash_folder,
     execution_settings,
     isolated_environment,
+    name_crash_folder,
     work_folder,
 )
 
 INTERRUPTED = 130
+#: Files that a run has open besides a lock for each of its series: libraries, its log, pipes to workers.
+FILES_AT_WORK = 256
 logger = logging.getLogger("bids_sr")
 
 
@@ -187,13 +192,14 @@ def write_summaries(config: Config, card: Any, work: Work) -> int:
     int
         0; 1 where a report could not be written, 2 where the disk is full.
     """
+    from bids_sr.bids.locks import locked
     from bids_sr.workflows.handover import hand_over_finished
-    from bids_sr.workflows.locks import locked, remove_unfinished_texts
+    from bids_sr.workflows.unfinished import GRACE, remove_unfinished_texts
 
     busy = partial(logger.info, "Another run writes reports into this output; waiting for it.")
     try:
-        with locked(config.output_dir / "logs" / "dataset.lock", busy):
-            remove_unfinished_texts(config.output_dir)
+        with locked(config.output_dir / "logs" / "dataset.lock", busy) as keeps_out:
+            remove_unfinished_texts(config.output_dir, 0.0 if keeps_out else GRACE)
             code = write_reports(config, _subjects_to_report(config, work))
             _write_dataset(config, card)
             handover_code = hand_over_finished(config, card, [*work.finished, *work.plans])
@@ -224,14 +230,20 @@ def _is_behind(report: Path, output_dir: Path, subject: str) -> bool:
 
 
 def plan_work(config: Config, card: Any, locks: ExitStack) -> Work:
-    """Find the series, and those among them that are finished or cannot be run; those to be run are locked."""
+    """Find the series, and those among them that are finished or cannot be run; those to be run are locked.
+
+    Raises
+    ------
+    InputError
+        Where there is nothing to run, or more series than files may be open.
+    """
     from bids_sr.bids.handover import check_layout
     from bids_sr.bids.inputs import scan_series
     from bids_sr.inference.device import resolve_device
     from bids_sr.workflows.outcome import Outcome, failed_before
     from bids_sr.workflows.plan import opening_record, plan_series
 
-    device = str(resolve_device(config.device))
+    device, file_limit = str(resolve_device(config.device)), raise_file_limit()
     found, problems = scan_series(config)
     subjects = {series.entities["sub"] for series in found}
     work = Work(outcomes=[failed_before("input", problem) for problem in problems], subjects=subjects)
@@ -243,6 +255,8 @@ def plan_work(config: Config, card: Any, locks: ExitStack) -> Work:
         except BidsSrError as error:
             work.outcomes.append(failed_before(series.label, error))
             continue
+        if len(work.plans) >= max(file_limit - FILES_AT_WORK, file_limit // 2):
+            raise OpenFilesError(limit=file_limit)
         lock = locks.enter_context(ExitStack())
         lock.enter_context(_alone(plan))
         if is_finished(read_record(plan.record_file), plan.fingerprint, config.output_dir):
@@ -250,33 +264,36 @@ def plan_work(config: Config, card: Any, locks: ExitStack) -> Work:
             work.outcomes.append(Outcome(series.label, "skipped", "already done with the same input and options"))
             work.finished.append(plan)
             continue
-        work.replaced.append(supersede(plan.record_file))
         record = opening_record(plan, started)
         for warning in record["warnings"]:
             logger.warning("%s: %s", series.label, warning)
         work.plans.append(plan)
         work.records.append(record)
+    # Not before: a run that ends while it plans leaves good results as they are.
+    work.replaced.extend(supersede(plan.record_file) for plan in work.plans)
     return work
 
 
 @contextmanager
 def _alone(plan: Any) -> Iterator[None]:
-    """Keep other runs from the files of a series, in the output and in the work folder."""
-    from bids_sr.workflows.locks import locked, remove_unfinished
+    """Keep other runs from the files of a series.
+
+    One lock does for output and work: work of other outputs has other names. A run holds it for every series, and the
+    system allows only so many.
+    """
+    from bids_sr.bids.locks import locked
+    from bids_sr.workflows.unfinished import GRACE, remove_unfinished
 
     busy = partial(logger.info, "%s: another run works on it; waiting for that to end.", plan.series.label)
-    files = (
-        plan.layout.logs / f"{plan.series.stem}.lock",
-        work_folder(plan.config) / f"{plan.workflow_name}.lock",
-    )
     subject = plan.layout.figures(plan.series).parent
-    with ExitStack() as stack:
-        for file in files:
-            stack.enter_context(locked(file, busy))
-        # Workers that are ended have no time to tidy up, so it is done after them too.
-        remove_unfinished(subject, plan.series.entities)
-        stack.callback(remove_unfinished, subject, plan.series.entities)
-        yield
+    with locked(plan.layout.logs / f"{plan.series.stem}.lock", busy) as keeps_out:
+        tidy_up = partial(remove_unfinished, subject, plan.series.entities, 0.0 if keeps_out else GRACE)
+        tidy_up()
+        try:
+            yield
+        finally:
+            # Workers that are ended have no time to tidy up, so it is done after them too.
+            tidy_up()
 
 
 def run_workflow(config: Config, work: Work, signals: Signals) -> list[Any]:
@@ -294,6 +311,7 @@ def run_workflow(config: Config, work: Work, signals: Signals) -> list[Any]:
         nipype_config.enable_resource_monitor()
     workflow = init_participant_wf(work.plans, work.records)
     workflow.base_dir = str(work_folder(config))
+    name_crash_folder(workflow, config)
     if config.write_graph:
         draw_graph(workflow, config)
     labels = {plan.workflow_name: plan.series.label for plan in work.plans}

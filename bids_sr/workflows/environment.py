@@ -7,9 +7,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bids_sr.config import Config
 from bids_sr.resources import has_home
+
+if TYPE_CHECKING:
+    from nipype.pipeline.engine import Workflow
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 LEVELS = ("CRITICAL", "WARNING", "INFO")
@@ -75,7 +79,7 @@ def nipype_settings(config: Config) -> str:
             "[logging]",
             *(f"{name}_level = {level}" for name in ("workflow", "utils", "interface")),
             "log_to_file = false",
-            f"log_directory = {config.output_dir / 'logs'}",
+            f"log_directory = {_escaped(config.output_dir / 'logs')}",
             "[execution]",
             *(f"{name} = {value}" for name, value in execution_settings(config).items()),
             "[monitoring]",
@@ -86,9 +90,9 @@ def nipype_settings(config: Config) -> str:
 
 
 def execution_settings(config: Config) -> dict[str, str]:
-    """How nipype runs a graph."""
+    """How nipype runs a graph, as its settings hold it; its nodes know the crash folder from `name_crash_folder`."""
     return {
-        "crashdump_dir": str(crash_folder(config)),
+        "crashdump_dir": _escaped(crash_folder(config)),
         "crashfile_format": "txt",
         "stop_on_first_crash": str(config.stop_on_first_crash).lower(),
         "create_report": "false",
@@ -98,6 +102,20 @@ def execution_settings(config: Config) -> dict[str, str]:
         "remove_unnecessary_outputs": "false",
         "hash_method": "timestamp",
     }
+
+
+def _escaped(path: Path) -> str:
+    """A path as settings hold it, where ``%`` begins the name of another setting."""
+    return str(path).replace("%", "%%")
+
+
+def name_crash_folder(workflow: Workflow, config: Config) -> None:
+    """Tell the nodes of a graph where crash files go: nipype takes what its settings hold, escapes and all.
+
+    Not with a plugin file: scripts of cluster jobs put what the nodes know back into settings.
+    """
+    if config.plugin_file is None:
+        workflow.config["execution"]["crashdump_dir"] = str(crash_folder(config))
 
 
 def crash_folder(config: Config) -> Path:

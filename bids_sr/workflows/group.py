@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from bids_sr.bids.inputs import series_names
@@ -11,6 +12,7 @@ from bids_sr.config import Config
 from bids_sr.errors import InputError, NoResultsError
 from bids_sr.evaluation.group import group_columns, group_rows, judge
 from bids_sr.reports.group import write_group_report
+from bids_sr.resources import lend_home
 from bids_sr.results import Results, read_results
 
 TABLE, PAGE = "group_tensor.tsv", "group_tensor.html"
@@ -37,6 +39,7 @@ def run_group(config: Config) -> int:
     NoResultsError
         If nothing was run yet.
     """
+    lend_home()
     results = read_results(config.output_dir, config.participants, config.sessions)
     if not any(place.resolution for place in results.places):
         raise NoResultsError(output_dir=config.output_dir, chosen=_chosen(config))
@@ -58,11 +61,27 @@ def _with_missing(results: Results, config: Config) -> tuple[Results, list[str]]
     chosen = _chosen(config)
     notes = [f"Only series{chosen} were gathered, as asked."] if chosen else []
     try:
-        return results.with_missing(series_names(config)), notes
+        names = series_names(config)
     except InputError as error:
         note = f"Whether series of the dataset are missing here could not be told. {error}"
         logger.warning("%s", note)
         return results, [*notes, note]
+    there = {place.series for place in results.places}
+    doubtful = [name for name, is_certain in names.items() if not is_certain and name not in there]
+    if doubtful:
+        notes.append(_doubt(doubtful))
+        logger.warning("%s", notes[-1])
+    return results.with_missing([name for name, is_certain in names.items() if is_certain]), notes
+
+
+def _doubt(names: Sequence[str], most: int = 20) -> str:
+    """That series without a record may be missing, or may be none."""
+    shown = ", ".join(name.replace("_", " ") for name in names[:most])
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (
+        f"Whether {len(names)} series without a record are missing here could not be told, because their b-values are "
+        f"not here and they may be references of b0 volumes, which are left out: {shown}{more}."
+    )
 
 
 def _chosen(config: Config) -> str:

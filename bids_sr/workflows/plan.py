@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -86,8 +87,13 @@ class SeriesPlan:
 
     @property
     def workflow_name(self) -> str:
-        """Name of the series' graph and work folder; work of other inputs, options or versions has another name."""
-        return re.sub(r"\W", "_", f"{self.stem}_{self.fingerprint[:12]}")
+        """Name of the series' graph and work folder.
+
+        Work of other inputs, options, versions or outputs has another name, so runs that share a work folder meet in
+        their output alone.
+        """
+        key = hashlib.sha256(f"{self.fingerprint} {self.config.output_dir}".encode(errors="surrogateescape"))
+        return re.sub(r"\W", "_", f"{self.stem}_{key.hexdigest()[:12]}")
 
     @property
     def record_file(self) -> Path:

@@ -117,7 +117,7 @@ def test_references_of_b0_volumes_are_left_out(raw, caplog, bvals):
     assert [one.label for one in series] == ["sub-01 dir-AP"]
     assert problems == []
     assert "sub-01_dir-PA_dwi.nii.gz: all its volumes are b0" in caplog.text
-    assert series_names(configure(raw.root)) == ["sub-01_dir-AP"]
+    assert series_names(configure(raw.root)) == {"sub-01_dir-AP": True}
 
 
 @pytest.mark.parametrize("bvals", ["0 3", "60 60", "nan nan"])
@@ -229,6 +229,33 @@ def test_filter_chooses_the_t1w(raw):
     raw.t1w("sub-01_run-1")
     second = raw.t1w("sub-01_run-2")
     assert find(raw, filters={"t1w": {"run": 2}})[0].t1w == second
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, [None]),
+        ("denoised", ["denoised"]),
+        ([None, "denoised"], [None, "denoised"]),
+        ("*", ["denoised", "preproc"]),
+    ],
+)
+def test_filter_on_the_description(tmp_path, value, expected):
+    skeleton = Skeleton(tmp_path / "made", derivative=True)
+    for number, desc in enumerate(("", "_desc-denoised", "_desc-preproc"), start=1):
+        skeleton.dwi(f"sub-0{number}{desc}")
+    found = find(skeleton, filters={"dwi": {"desc": value}})
+    assert [series.entities.get("desc") for series in found] == expected
+
+
+def test_filter_takes_the_t1w_without_description(raw, tmp_path):
+    """Preprocessed ones are preferred otherwise; the raw dataset has no file with one, which pybids must not mind."""
+    raw.dwi("sub-01")
+    plain = raw.t1w("sub-01")
+    other = Skeleton(tmp_path / "prior", derivative=True)
+    preprocessed = other.t1w("sub-01_desc-preproc")
+    assert find(raw, derivatives={"prior": other.root})[0].t1w == preprocessed
+    assert find(raw, derivatives={"prior": other.root}, filters={"t1w": {"desc": None}})[0].t1w == plain
 
 
 # Inheritance
@@ -442,16 +469,63 @@ def test_database_of_another_dataset_is_refused(raw, tmp_path):
         find(other, bids_database_dir=tmp_path / "db")
 
 
+def killed(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_a_database_that_was_not_finished_is_not_taken_for_one(raw, tmp_path, monkeypatch):
+    """pybids makes an empty one before it reads the dataset."""
+    raw.dwi("sub-01")
+    with monkeypatch.context() as patch:
+        patch.setattr("bids.layout.index.BIDSLayoutIndexer.__call__", killed)
+        with pytest.raises(KeyboardInterrupt):
+            find(raw, bids_database_dir=tmp_path / "db")
+    assert [s.label for s in find(raw, bids_database_dir=tmp_path / "db")] == ["sub-01"]
+    assert [file.name for file in (tmp_path / "db").iterdir()] == ["layout_index.sqlite"]
+
+
+def test_series_that_came_after_the_database_are_told(raw, tmp_path, caplog):
+    raw.dwi("sub-01_ses-1")
+    find(raw, bids_database_dir=tmp_path / "db")
+    assert not caplog.messages
+    raw.dwi("sub-01_ses-2")
+    raw.dwi("sub-02")
+    assert [s.label for s in find(raw, bids_database_dir=tmp_path / "db")] == ["sub-01 ses-1"]
+    (message,) = caplog.messages
+    assert f"{tmp_path / 'db'} does not know {raw.root / 'sub-01/ses-2/dwi'}" in message
+    assert "2 images" in message and "Remove that folder" in message
+
+
+def test_a_database_without_a_series_is_named(raw, tmp_path):
+    raw.t1w("sub-01")
+    with pytest.raises(NoDwiError) as refused:
+        find(raw)
+    assert "--bids-database-dir" not in str(refused.value)
+    with pytest.raises(NoDwiError, match=f"{tmp_path / 'db'} .--bids-database-dir.; remove that folder"):
+        find(raw, bids_database_dir=tmp_path / "db")
+
+
 def test_names_of_series_need_no_usable_files(raw, tmp_path):
     """Only what the names say: the content may have been dropped, the gradients be missing."""
     raw.dwi("sub-10_dir-AP", gradients=False)
     (raw.root / "sub-2" / "dwi").mkdir(parents=True)
     (raw.root / "sub-2/dwi/sub-2_dir-PA_dwi.nii.gz").symlink_to(tmp_path / "annex")
     raw.text("sub-2/dwi/sub-3_dwi.nii.gz", "in the folder of another subject")
-    assert series_names(configure(raw.root)) == ["sub-2_dir-PA", "sub-10_dir-AP"]
-    assert series_names(configure(raw.root, filters={"dwi": {"direction": "AP"}})) == ["sub-10_dir-AP"]
+    assert series_names(configure(raw.root)) == {"sub-2_dir-PA": True, "sub-10_dir-AP": True}
+    assert series_names(configure(raw.root, filters={"dwi": {"direction": "AP"}})) == {"sub-10_dir-AP": True}
     preprocessed = qsiprep(tmp_path / "qsiprep")
-    assert series_names(configure(preprocessed.root)) == [one.stem for one in find(preprocessed)]
+    assert list(series_names(configure(preprocessed.root))) == [one.stem for one in find(preprocessed)]
+
+
+@pytest.mark.parametrize("content", ["link", "/annex/objects/MD5E-s4--0.bval", "version https://git-lfs.github.com"])
+def test_names_of_series_whose_gradients_were_dropped_may_be_those_of_references(raw, content):
+    """Of a subject with one series they cannot: its series is refused, not left out."""
+    for stem in ("sub-01_dir-AP", "sub-01_dir-PA", "sub-02"):
+        raw.dwi(stem)
+    for file in (raw.root / "sub-01/dwi/sub-01_dir-PA_dwi.bval", raw.root / "sub-02/dwi/sub-02_dwi.bval"):
+        file.unlink()
+        file.symlink_to("/nowhere/annex/key") if content == "link" else file.write_text(content)
+    assert series_names(configure(raw.root)) == {"sub-01_dir-AP": True, "sub-01_dir-PA": False, "sub-02": True}
 
 
 # Real data

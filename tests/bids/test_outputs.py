@@ -218,6 +218,35 @@ def test_description_names_model_weights_and_sources(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("given", "expected"), [("Jane Doe", ["Jane Doe"]), (["A", "B"], ["A", "B"]), ([], ["The authors of Skeleton"])]
+)
+def test_authors_are_names(tmp_path, given, expected):
+    raw = Skeleton(tmp_path / "raw")
+    raw.json("dataset_description.json", {"Name": "Skeleton", "BIDSVersion": "1.10.0", "Authors": given})
+    made = dataset_description(Config(raw.root, tmp_path / "out", tmp_path / "work"))
+    assert made["Authors"] == [*expected, "The bids_sr developers"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("bids::anat/sub-01_T1w.nii.gz", "bids:raw:anat/sub-01_T1w.nii.gz"),
+        ("https://templateflow.org", "https://templateflow.org"),
+        ({"Left": "bids::a.nii.gz", "Right": "b.nii.gz"}, {"Left": "bids:raw:a.nii.gz", "Right": "b.nii.gz"}),
+        (None, "bids:raw:sub-01/dwi/sub-01_dwi.nii.gz"),
+    ],
+)
+def test_the_reference_of_the_source_is_looked_for_in_the_source(given, expected):
+    """In its sidecar, an URI without a name is in its dataset; in ours, it would be in ours."""
+    series = replace(series_of(sub="01", space="T1w"), sidecar={"SpatialReference": given} if given else {})
+    sources = ["bids:raw:sub-01/dwi/sub-01_dwi.nii.gz"]
+    for name in ("sub-01_space-T1w_desc-sr_dwi.nii.gz", "sub-01_space-T1w_desc-brain_mask.nii.gz"):
+        made = sidecar_of(Path("/out") / name, series, description="x", sources=sources)
+        assert made["SpatialReference"] == expected
+    assert "raw" in dataset_links(Config(Path("/a"), Path("/b"), Path("/c")))
+
+
+@pytest.mark.parametrize(
     ("environment", "container"),
     [
         ({"BIDS_SR_CONTAINER_TAG": "lab/bids_sr:0.1"}, {"Type": "docker", "Tag": "lab/bids_sr:0.1"}),

@@ -105,6 +105,40 @@ class TestOptions:
         config = parse("--config-file", "run.toml", "--output-resolution", "1")
         assert (config.scale, config.output_resolution) == (None, (1.0, 1.0, 1.0))
 
+    def test_threads_of_the_config_file_are_no_more_than_the_processors(self, tmp_path):
+        """They were chosen for another run, perhaps on another computer."""
+        (tmp_path / "run.toml").write_text("omp_nthreads = 8\nscale = 2\n")
+        threads = {n: parse("--config-file", "run.toml", "--nprocs", n).omp_nthreads for n in ("4", "16")}
+        assert threads == {"4": 4, "16": 8}
+        assert parse("--config-file", "run.toml", "--nprocs", "4", "--omp-nthreads", "2").omp_nthreads == 2
+        with pytest.raises(ConfigurationError, match="--omp-nthreads"):
+            parse("--config-file", "run.toml", "--nprocs", "4", "--omp-nthreads", "8")
+
+    @pytest.mark.parametrize("line", ["omp_nthreads = 0", "omp_nthreads = -1"])
+    def test_no_threads_in_the_config_file_are_refused(self, tmp_path, line):
+        (tmp_path / "run.toml").write_text(f"{line}\nscale = 2\n")
+        with pytest.raises(ConfigurationError, match="at least one"):
+            parse("--config-file", "run.toml")
+
+    def test_folders_of_the_config_file_are_looked_for_where_the_command_is_given(self, tmp_path):
+        (tmp_path / "qp").mkdir()
+        (tmp_path / "run.toml").write_text('scale = 2\nwork_dir = "scratch"\n[derivatives]\nqsiprep = "qp"\n')
+        config = parse("--config-file", "run.toml")
+        assert config.derivatives == {"qsiprep": tmp_path / "qp"}
+        assert config.work_dir == tmp_path / "scratch"
+
+    def test_a_logged_filter_asks_for_the_same(self, tmp_path):
+        filters = {"dwi": {"direction": ["AP", None], "run": None}}
+        (tmp_path / "filter.json").write_text(json.dumps(filters))
+        (tmp_path / "run.toml").write_text(parse("--scale", "2", "--bids-filter-file", "filter.json").to_toml())
+        assert parse("--config-file", "run.toml").filters == filters
+
+    @pytest.mark.parametrize("words", [["--work-dir", "~nobody0/x"], ["--config-file", "run.toml"]])
+    def test_the_home_of_nobody_is_refused(self, tmp_path, words):
+        (tmp_path / "run.toml").write_text('work_dir = "~nobody0/x"\n')
+        with pytest.raises(InputError, match="no such home folder"):
+            parse("--scale", "2", *words)
+
     @pytest.mark.parametrize(
         ("words", "message"),
         [
@@ -149,6 +183,14 @@ def test_the_group_level_needs_no_grid_and_both_levels_do():
     assert both.analysis_levels == ("participant", "group")
     with pytest.raises(ConfigurationError, match="--output-resolution"):
         parse_args(["raw", "out", "participant", "group"])
+
+
+def test_the_group_level_may_be_called_from_the_dataset(raw, monkeypatch):
+    """It needs no work folder, whose place is the current folder."""
+    monkeypatch.chdir(raw.root)
+    assert parse_args([".", "../out", "group"]).output_dir == raw.root.parent / "out"
+    with pytest.raises(InputError, match="work"):
+        parse_args([".", "../out", "participant", "group", "--scale", "2"])
 
 
 # The program

@@ -171,6 +171,15 @@ def test_nextflow_asks_for_options_that_exist():
     )
 
 
+def test_nextflow_writes_into_one_output_that_the_program_keeps_in_order():
+    """Tasks that publish copies of their own folders replace each other's reports, and lose hidden files."""
+    assert "publishDir" not in nextflow()
+    script = nextflow().split('"""')[1].replace("\\$", "$").replace("\\\\\n", " ")
+    words = shlex.split(re.sub(r"\$\{[^}]*\}", "1", script))
+    assert words[:4] == ["bids_sr", "$(realpath bids)", "$(realpath results)", "participant"]
+    assert set(re.findall(r"stageAs: '(\w+)'", nextflow())) == {"bids", "results"}
+
+
 def test_nextflow_retries_what_more_memory_can_mend_and_nothing_else():
     text = (EXAMPLES / "nextflow/nextflow.config").read_text()
     codes = {int(code) for code in re.search(r"exitStatus in \[([\d, ]+)\]", text)[1].split(",")}

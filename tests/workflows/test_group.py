@@ -126,6 +126,29 @@ def test_a_dataset_that_cannot_be_read_any_more_does_not_matter(folder, caplog):
     assert "could not be told" in (folder / "out/group_tensor.html").read_text()
 
 
+def test_references_whose_gradients_were_dropped_are_not_missed(folder, caplog):
+    """A reference of b0 volumes has no record, and without its b-values looks like any other series."""
+    raw_series(folder / "raw", "sub-01_dir-PA")
+    (folder / "raw/sub-01/dwi/sub-01_dir-PA_dwi.bval").symlink_to("/nowhere/annex/key")
+    raw_series(folder / "raw", "sub-06")
+    assert group() == 0
+    page = (folder / "out/group_tensor.html").read_text()
+    for text in (page, caplog.text):
+        assert "Whether 1 series without a record are missing here could not be told" in text
+        assert "left out: sub-01 dir-PA." in text
+    assert next(line for line in caplog.messages if "not in the table" in line).startswith("sub-06:")
+    assert "5 of 6 series are in the table" in page
+
+
+def test_series_whose_gradients_were_dropped_after_the_run_need_no_word(folder, caplog):
+    raw_series(folder / "raw", "sub-01_dir-PA")
+    write_result(folder / "out", "sub-01_dir-PA")
+    for name in ("sub-01", "sub-01_dir-PA"):
+        (folder / f"raw/sub-01/dwi/{name}_dwi.bval").symlink_to("/nowhere/annex/key")
+    assert group() == 0
+    assert "could not be told" not in caplog.text
+
+
 def test_two_sessions_are_two_rows(folder):
     raw_series(folder / "raw", "sub-06_ses-1", "sub-06_ses-2")
     write_result(folder / "out", "sub-06_ses-1")

@@ -1,16 +1,16 @@
-"""Two runs never work on the same files; what a killed one left half written goes."""
+"""Two runs never work on the same files."""
 
 import errno
 import fcntl
 import os
+import resource
 import subprocess
 import sys
 import threading
 
 import pytest
 
-from bids_sr.workflows import locks
-from bids_sr.workflows.locks import locked, remove_unfinished, remove_unfinished_texts
+from bids_sr.bids.locks import locked
 
 
 def test_the_second_waits_and_is_told_once(tmp_path):
@@ -57,8 +57,8 @@ def test_a_killed_process_holds_nothing(tmp_path):
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.lock")], check=False)
     assert (tmp_path / "a.lock").exists()
     told = []
-    with locked(tmp_path / "a.lock", lambda: told.append(1)):
-        pass
+    with locked(tmp_path / "a.lock", lambda: told.append(1)) as keeps_out:
+        assert keeps_out
     assert told == []
     assert not (tmp_path / "a.lock").exists()
 
@@ -69,8 +69,8 @@ def test_without_locks_it_works_unlocked(tmp_path, monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with locked(tmp_path / "a.lock", lambda: pytest.fail("nobody holds it")):
-        pass
+    with locked(tmp_path / "a.lock", lambda: pytest.fail("nobody holds it")) as keeps_out:
+        assert not keeps_out
 
 
 def test_other_problems_of_locking_are_told_and_leave_no_file_open(tmp_path, monkeypatch):
@@ -84,47 +84,24 @@ def test_other_problems_of_locking_are_told_and_leave_no_file_open(tmp_path, mon
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
-@pytest.mark.parametrize(
-    ("name", "goes"),
-    [
-        (".sub-01_acq-a_res-1_desc-sr_dwi-0123456789ab.nii.gz", True),
-        (".sub-01_acq-a_space-dwi_desc-preproc_T1w-0123456789ab.json", True),
-        (".sub-01_acq-b_res-1_desc-sr_dwi-0123456789ab.nii.gz", False),
-        (".sub-01_res-1_desc-sr_dwi-0123456789ab.nii.gz", False),
-        (".sub-01_acq-a_run-1_desc-sr_dwi-0123456789ab.nii.gz", False),
-        (".sub-01_acq-a_res-1_desc-sr_dwi-01234.nii.gz", False),
-        ("sub-01_acq-a_res-1_desc-sr_dwi-0123456789ab.nii.gz", False),
-        (".DS_Store", False),
-    ],
-)
-def test_only_what_this_series_left_half_written_goes(tmp_path, name, goes):
-    file = tmp_path / "ses-1" / "dwi" / name
-    file.parent.mkdir(parents=True)
-    file.touch()
-    remove_unfinished(tmp_path, {"sub": "01", "acq": "a", "desc": "preproc"})
-    assert file.exists() is not goes
+def test_locks_leave_the_low_descriptors_to_programs_that_know_no_others(tmp_path):
+    """`select`, with which nipype listens to programs that it runs, refuses those from 1024 on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(2048, hard), hard))
+    try:
+        before = lowest_free()
+        with locked(tmp_path / "a.lock", lambda: None):
+            assert lowest_free() == before
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1000, hard))
+        with locked(tmp_path / "a.lock", lambda: None) as keeps_out:
+            assert keeps_out
+            assert lowest_free() == before + 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize(
-    ("name", "goes"),
-    [
-        (".sub-01-0123456789ab.html", True),
-        (".README-0123456789ab", True),
-        (".-0123456789ab.bidsignore", True),
-        (".group_tensor-0123456789ab.tsv", False),
-        (".bidsignore", False),
-    ],
-)
-def test_half_written_texts_of_the_dataset_go(tmp_path, name, goes):
-    (tmp_path / name).touch()
-    remove_unfinished_texts(tmp_path)
-    assert (tmp_path / name).exists() is not goes
-
-
-def test_the_names_are_those_that_files_have_while_they_are_written(tmp_path):
-    from bids_sr.bids.outputs import write_atomically
-
-    for name in ("sub-01_desc-sr_dwi.nii.gz", "README", ".bidsignore"):
-        with write_atomically(tmp_path / name) as temporary:
-            temporary.touch()
-            assert locks._TEMPORARY.fullmatch(temporary.name)
+def lowest_free():
+    """The number that the next file to be opened gets."""
+    handle = os.open("/dev/null", os.O_RDONLY)
+    os.close(handle)
+    return handle
