@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 from typing import Any, ClassVar
 
 # What allocators say when they fail: PyTorch on a processor, PyTorch on a GPU, the C++ library, the operating system.
@@ -10,6 +11,8 @@ _MEMORY_PHRASES = ("can't allocate memory", "not enough memory", "out of memory"
 # What the loader says when a library finds no room for itself, and nothing after it; on a disk that forbids to execute,
 # it adds that.
 _NO_ROOM = "failed to map segment from shared object"
+# What Python says of an extension that failed and did not tell why.
+_SILENT = ("without exception set", "without setting an exception")
 
 
 class BidsSrError(Exception):
@@ -548,6 +551,10 @@ def is_memory_error(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     text = str(error).lower()
+    if isinstance(error, SystemError):
+        # Extensions that were refused memory and forgot to say so; without such a limit it is a bug of theirs.
+        is_limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+        return is_limited and any(phrase in text for phrase in _SILENT)
     if isinstance(error, ImportError | OSError) and text.strip().endswith(_NO_ROOM):
         return True
     return isinstance(error, RuntimeError | OSError) and any(phrase in text for phrase in _MEMORY_PHRASES)

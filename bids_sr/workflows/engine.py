@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import logging
 import shutil
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,12 +98,20 @@ def run_participant_level(config: Config) -> int:
             # Libraries turn an interrupt that reaches them into errors of their own, imports above all.
             if signals.received or isinstance(error, KeyboardInterrupt):
                 logger.error("Interrupted. Run the same command again to go on where it stopped.")
+                _forget_display()
                 return INTERRUPTED
             if is_disk_full(error):
                 raise DiskFullError(reason=error) from error
             if is_memory_error(error):
                 raise MemoryError(str(error)) from error
             raise
+
+
+def _forget_display() -> None:
+    """Keep nipype from freeing a display as Python ends: it imports for that, and an import may have broken off."""
+    free_display = getattr(sys.modules.get("nipype.utils.config"), "free_display", None)
+    if free_display is not None:
+        atexit.unregister(free_display)
 
 
 def _run_level(config: Config, signals: Signals) -> int:

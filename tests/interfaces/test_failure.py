@@ -1,5 +1,7 @@
 """A failure says in one line what happened, and which exit status it asks for."""
 
+import resource
+
 import pytest
 
 from bids_sr.errors import NoB0Error
@@ -43,3 +45,12 @@ def test_a_failure_survives_the_disk(tmp_path):
 def test_no_failure_is_none(tmp_path):
     assert Failure.read(tmp_path) is None
     assert Failure.read(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize(("limit", "code"), [(2**30, 137), (resource.RLIM_INFINITY, 1)])
+def test_a_silent_failure_of_an_extension_is_one_of_memory_where_memory_is_limited(monkeypatch, limit, code):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, resource.RLIM_INFINITY))
+    failure = Failure.of(SystemError("error return without exception set"))
+    assert failure.exit_code == code
+    assert ("memory" in failure.message.lower()) == (code == 137)
+    assert Failure.of(SystemError("bad argument to internal function")).exit_code == 1

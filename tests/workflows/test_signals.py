@@ -34,3 +34,21 @@ def test_nothing_was_asked_of_a_new_run():
     from bids_sr.workflows.engine import Signals
 
     Signals().check()
+
+
+def test_after_an_interrupt_nipype_imports_nothing_as_python_ends():
+    """What was being imported when the signal came may be half there, and a traceback would follow the last line."""
+    code = (
+        "import sys\n"
+        "import nipype.utils.config as config\n"
+        "from bids_sr.workflows import engine\n"
+        "sys.modules['nipype.config'] = config.config = None\n"
+        "del sys.modules['nipype'].config\n"
+        "engine._forget_display() if sys.argv[1] == 'yes' else None\n"
+    )
+    texts = [
+        subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, check=True).stderr
+        for word in ("no", "yes")
+    ]
+    assert "Traceback" in texts[0]
+    assert "Traceback" not in texts[1]
