@@ -68,15 +68,20 @@ def check_volumes(image: Any, name: str) -> None:
     EmptyVolumeError
         If all voxels of a volume are the same, or none is a finite number.
     """
+    flat: dict[int, float] = {}
     for volume in range(image.shape[3]):
         voxels = np.asarray(image.dataobj[..., volume])
-        finite = np.isfinite(voxels)
-        if not finite.any():
+        values = voxels[np.isfinite(voxels)]
+        if values.size == 0:
             raise EmptyVolumeError(dwi=name, volume=volume, content="no number that is finite")
-        values = voxels[finite]
         if values.max() == values.min():
-            content = "nothing but zeros" if values[0] == 0 else f"the number {values[0]:g} everywhere"
-            raise EmptyVolumeError(dwi=name, volume=volume, content=content)
+            flat[volume] = float(values[0])
+        if flat.get(volume) == 0:
+            raise EmptyVolumeError(dwi=name, volume=volume, content="nothing but zeros")
+    # A series that is flat as a whole shows no brain, which the mask tells.
+    if flat and len(flat) < image.shape[3]:
+        volume, value = next(iter(flat.items()))
+        raise EmptyVolumeError(dwi=name, volume=volume, content=f"the number {value:g} everywhere")
 
 
 def check_t1w(file: Path) -> None:
