@@ -276,15 +276,20 @@ def _shell_means(
     for index in used:
         shell = int(labels[index])
         volume = np.asarray(data[..., int(index)], dtype=np.float32)
+        medians[index] = _median(volume[mask])
         finite = np.isfinite(volume)
         if not finite.all():
             volume = np.where(finite, volume, np.float32(0))
             missing[shell] = missing.get(shell, np.zeros(volume.shape, np.int64)) + ~finite
-        medians[index] = np.median(volume[mask]) if mask.any() else 0
         means[shell] += volume / counts[shell]
     for shell, absent in missing.items():
         means[shell] *= (counts[shell] / np.maximum(counts[shell] - absent, 1)).astype(np.float32)
     return means, medians
+
+
+def _median(values: Array) -> float:
+    """Median of values, (n,), of which those that are not finite count as 0; 0 where there are none."""
+    return float(np.median(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0))) if values.size else 0.0
 
 
 def odd_volumes(medians: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -320,8 +325,7 @@ def describe_odd_volumes(
     Parameters are those of `shell_context`.
     """
     labels = shells(bvals, b0_threshold)
-    finite = (np.nan_to_num(data[..., index][mask], nan=0.0, posinf=0.0, neginf=0.0) for index in range(len(labels)))
-    medians = np.array([float(np.median(values)) if values.size else 0.0 for values in finite])
+    medians = np.array([_median(data[..., index][mask]) for index in range(len(labels))])
     return [
         {
             "volume": int(index),
