@@ -4,9 +4,10 @@ r"""Tune a trained network to a scanner by one scan, and measure what that gives
         --packs simulated.safetensors --output benchmarks/results/transfer.md
 
 A subject with several series is tuned on its first and tested on its second; one with a single series on the first and
-the second half of its volumes. So both are of one head: the gain is what tuning can give at best. The first network is
-trained on the subjects of `--first`, which are to be of other scanners, or is the one of `--model`. T1w images take no
-part. Trainings are kept below `--work`; one that was cut short goes on, one that is finished is left alone.
+the second half of its volumes, a single b0 being in both. So both are of one head: the gain is what tuning can give at
+best. The first network is trained on the subjects of `--first`, which are to be of other scanners, or is the one of
+`--model`. T1w images take no part. Trainings are kept below `--work`; one that was cut short goes on, one that is
+finished is left alone.
 """
 
 import argparse
@@ -199,6 +200,8 @@ def read_scan(series: DwiSeries) -> Scan:
 def repeats(series: Sequence[DwiSeries]) -> tuple[Scan, Scan]:
     """What to tune on and what to test on, of one subject: two series, or the halves of a single one.
 
+    A single b0 is in both halves.
+
     Raises
     ------
     InputError
@@ -207,7 +210,9 @@ def repeats(series: Sequence[DwiSeries]) -> tuple[Scan, Scan]:
     if len(series) > 1:
         return read_scan(series[0]), read_scan(series[1])
     whole = read_scan(series[0])
-    first, second = np.array_split(np.arange(len(whole.reference.gradients)), 2)
+    b0, weighted = np.flatnonzero(~whole.reference.weighted), np.flatnonzero(whole.reference.weighted)
+    b0_halves = (b0, b0) if len(b0) == 1 else np.array_split(b0, 2)
+    first, second = (np.sort(np.concatenate(part)) for part in zip(b0_halves, np.array_split(weighted, 2), strict=True))
     return whole.part(f"{whole.name}_part-1", first), whole.part(f"{whole.name}_part-2", second)
 
 

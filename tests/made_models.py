@@ -28,7 +28,8 @@ def save_tiny_model(
     facts = {}
     if uncertain:
         arguments = arguments | {"residual": True, "spread": True}
-        facts = {"shared": 0.4, "coverage": {"sub-x": 0.9, "sub-y": 0.8}, "validation_scans": ["sub-y"]}
+        coverage = {"sub-w": 0.85, "sub-x": 0.8, "sub-y": 0.9}
+        facts = {"shared": 0.4, "coverage": coverage, "scans": ["sub-w", "sub-x"], "validation_scans": ["sub-y"]}
     card = ModelCard(
         name, "For tests.", "csr_dmri", arguments, inputs=inputs, normalization=normalization, uncertainty=facts
     )

@@ -288,7 +288,7 @@ def _uncertainty(records: Sequence[Mapping[str, Any]]) -> str:
     """Where the standard deviations come from; nothing where there are none."""
     if not any(record.get("uncertainty") for record in records):
         return ""
-    learned = any((record.get("uncertainty") or {}).get("coverage") for record in records)
+    learned = any((record.get("uncertainty") or {}).get("calibration") for record in records)
     origin = ", which it had learned from its errors on real scans" if learned else ""
     return (
         f"The model also gave a standard deviation of each restored intensity{origin}. These were carried to FA and MD "

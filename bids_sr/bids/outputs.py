@@ -273,8 +273,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file for people to read, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=_plain) + "\n")
+    """Write a JSON file for people to read, whole or not at all; it knows no number that is not finite."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=_plain, allow_nan=False) + "\n")
 
 
 def save_image(

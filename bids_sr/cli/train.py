@@ -255,7 +255,8 @@ def add_uncertainty(options: argparse.Namespace) -> None:
     uncertain, told = fit_spread(model, card, scans, validation, SpreadSettings(seed=options.seed))
     save_model(uncertain, dataclasses.replace(told, name=options.name or card.name), options.output)
     for scan, share in told.uncertainty["coverage"].items():
-        print(f"{scan}: {100 * share:.1f} % of the acquired intensities lie in the 90 % intervals")
+        scaled = ", which they were scaled to" if scan in told.uncertainty["validation_scans"] else ""
+        print(f"{scan}: {100 * share:.1f} % of the acquired intensities lie in the 90 % intervals{scaled}")
 
 
 def _t1w_warning(settings: TrainingSettings, scans: Sequence[PackedScan]) -> str:

@@ -64,7 +64,7 @@ def tissue_classes(
         Mean b0, any unit.
     mask : ndarray of bool, (x, y, z)
     t1w_on_grid : ndarray, (x, y, z), optional
-        The T1w averaged onto the same grid; zero where its field of view ends.
+        The T1w on the same grid, as `bids_sr.dwi.t1w.t1w_on_grid` gives it; zero or NaN where its field of view ends.
 
     Returns
     -------

@@ -32,6 +32,11 @@ EXPECTED_SHARE = float(2 * stats.norm.sf(LIMIT))
 REGION_MM = 4.0
 #: Regions that are listed.
 N_REGIONS = 3
+#: Noise below this part of its median over the brain is taken as that much: where the scanner has cut the signal to
+#: zero, neighbours agree without having been measured.
+LEAST_OF_MEDIAN = 0.1
+#: Noise below this part of the signal is rounding: the volumes of the shell are copies.
+ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Support:
     grid : Grid
         The acquired grid.
     mask : ndarray of bool, (x, y, z)
-        The brain.
+        The brain, as far as there is signal.
     shells : ndarray of int, (n,)
         Shell of each volume, 0 for b0.
     bvals : tuple of float, (k,)
@@ -105,26 +110,50 @@ def acquired_support(
         The acquired grid.
     """
     labels = shells(gradients.bvals, b0_threshold)
+    mask = _with_signal(masked_signals(acquired, np.flatnonzero(labels == 0), mask), mask)
     smooth = region_average(mask, grid)
     parts = []
     for shell in range(labels.max() + 1):
         signals = masked_signals(acquired, np.flatnonzero(labels == shell), mask)
         bvecs = gradients.bvecs[labels == shell] if shell else None
-        mean, voxel_sd = signals.mean(axis=1), noise_sd(signals, bvecs, mask)
+        mean, voxel_sd = signals.mean(axis=1), _measured_noise(signals, bvecs, mask)
         neighbours = noise_sd_between_neighbours(signals, mask) if voxel_sd is None else None
         for volume in range(signals.shape[1]):
             signals[:, volume] = smooth(signals[:, volume])
-        parts.append((mean, voxel_sd, noise_sd(signals, bvecs, mask), neighbours))
-    voxel_sd, region_sd = _completed(parts, _white_noise_left(grid))
+        region_sd = None if voxel_sd is None else noise_sd(signals, bvecs, mask)
+        parts.append((mean, voxel_sd, region_sd, neighbours))
+    voxel_sd, region_sd = (_not_cut(noise) for noise in _completed(parts, _white_noise_left(mask, grid)))
     bvals = tuple(float(gradients.bvals[labels == shell].mean()) for shell in range(len(parts)))
     return Support(grid, mask, labels, bvals, np.stack([mean for mean, *_ in parts]), voxel_sd, region_sd)
 
 
-def _completed(parts: Sequence[Any], left: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _with_signal(b0: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The voxels of a mask where a b0 volume, (n_voxels, n), has signal; all of them where none has.
+
+    A mask may be wider than an image that was cut to the brain, and there is nothing to depart from there.
+    """
+    brightest = np.abs(b0).max(axis=1)
+    return on_grid(brightest, mask) > 0 if brightest.any() else mask
+
+
+def _measured_noise(
+    signals: NDArray[np.float32], bvecs: NDArray[np.float64] | None, mask: NDArray[np.bool_]
+) -> NDArray[np.float32] | None:
+    """`noise_sd`; None also where the volumes are copies of one, which tell nothing of it."""
+    noise = noise_sd(signals, bvecs, mask)
+    return None if noise is None or np.median(noise) <= ROUNDING * abs(np.median(signals)) else noise
+
+
+def _not_cut(noise: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Noise of each shell, (k, n_voxels), nowhere less than a part of its median."""
+    return np.maximum(noise, LEAST_OF_MEDIAN * np.median(noise, axis=1, keepdims=True))
+
+
+def _completed(parts: Sequence[Any], left: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Noise of voxels and of regions for all shells, (k, n_voxels), also for those with too few volumes.
 
     The receiver's noise is the same at each b-value, so they take that of the lowest weighted shell that has it, or of
-    the b0; where no shell has it, differences between neighbours must do, as white noise.
+    the b0; where no shell has it, differences between neighbours must do, as white noise, of which `left` is left.
     """
     measured = [(voxel, region) for _, voxel, region, _ in [*parts[1:], parts[0]] if voxel is not None]
     levels = []
@@ -148,12 +177,30 @@ def region_average(mask: NDArray[np.bool_], grid: Grid) -> Callable[[NDArray[np.
     return average
 
 
-def _white_noise_left(grid: Grid) -> float:
-    """Standard deviation that white noise of one keeps in the averages over a region."""
-    impulse = np.zeros((33, 33, 33), np.float32)
-    impulse[16, 16, 16] = 1
-    response = ndimage.gaussian_filter(impulse, REGION_MM * FWHM_TO_SIGMA / grid.voxel_sizes, mode="constant")
-    return float(np.sqrt(np.sum(response.astype(np.float64) ** 2)))
+def _white_noise_left(mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.float32]:
+    """Standard deviation that white noise of one keeps in `region_average` over a mask, (n_voxels,)."""
+    impulse = np.zeros(33)
+    impulse[16] = 1
+    sums, squares = (mask.astype(np.float32) for _ in range(2))
+    for axis, sigma in enumerate(REGION_MM * FWHM_TO_SIGMA / grid.voxel_sizes):
+        weights = ndimage.gaussian_filter1d(impulse, sigma, mode="constant")
+        sums, squares = (
+            ndimage.correlate1d(values, kernel, axis, mode="constant")
+            for values, kernel in ((sums, weights), (squares, weights**2))
+        )
+    return np.asarray(np.sqrt(squares[mask]) / sums[mask], np.float32)
+
+
+def _region_noise(support: Support, compared: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Noise of one volume of each shell in averages over the voxels that were compared, (k, n_compared).
+
+    It was measured in averages over the whole mask. Where the field of view leaves fewer voxels, more noise is left.
+    """
+    left = (
+        _white_noise_left(compared, support.grid)
+        / _white_noise_left(support.mask, support.grid)[compared[support.mask]]
+    )
+    return support.region_sd[:, compared[support.mask]] * left
 
 
 def departure(support: Support, restored: Series, target: Grid) -> Departure:
@@ -175,7 +222,7 @@ def departure(support: Support, restored: Series, target: Grid) -> Departure:
     """
     compared = support.mask & covered(target, support.grid)
     here = compared[support.mask]
-    smooth = region_average(compared, support.grid)
+    smooth, region_sd = region_average(compared, support.grid), _region_noise(support, compared)
     matrices = observation(target, support.grid)
     maps = []
     for shell, n_volumes in enumerate(support.n_volumes):
@@ -183,7 +230,7 @@ def departure(support: Support, restored: Series, target: Grid) -> Departure:
         difference = (seen[support.mask] - support.mean[shell])[here] * np.float32(np.sqrt(n_volumes))
         z = (
             _ratio(difference, support.voxel_sd[shell, here]),
-            _ratio(smooth(difference), support.region_sd[shell, here]),
+            _ratio(smooth(difference), region_sd[shell]),
         )
         maps.append([on_grid(values, compared) for values in z])
     voxel_z, region_z = (np.stack(volumes, axis=-1) for volumes in zip(*maps, strict=True))
@@ -206,7 +253,7 @@ def _mean_volume(series: Series, volumes: NDArray[np.int64]) -> NDArray[np.float
 
 
 def _ratio(values: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Values in units of the noise; 0 where there is none, as where a scanner has cut the signal to zero."""
+    """Values in units of the noise; 0 where there is none, as in an empty shell."""
     return np.divide(values, noise, out=np.zeros_like(values), where=noise > 0)
 
 
@@ -331,6 +378,8 @@ def regions(departure: Departure, support: Support) -> list[dict[str, Any]]:
         voxel of one volume), and "voxels": the size.
     """
     remaining = departure.region_z.copy()
+    region_sd = _region_noise(support, departure.compared)
+    voxel_sd = support.voxel_sd[:, departure.compared[support.mask]]
     found: list[dict[str, Any]] = []
     while len(found) < N_REGIONS:
         *voxel, shell = (int(i) for i in np.unravel_index(np.argmax(np.abs(remaining)), remaining.shape))
@@ -341,7 +390,7 @@ def regions(departure: Departure, support: Support) -> list[dict[str, Any]]:
         labels, _ = ndimage.label(np.sign(peak) * remaining[..., shell] >= max(LIMIT, abs(peak) / 2))
         region = labels == labels[tuple(voxel)]
         remaining[ndimage.binary_dilation(region)] = 0
-        noise = on_grid(support.region_sd[shell] / support.voxel_sd[shell], support.mask)[tuple(voxel)]
+        noise = on_grid(region_sd[shell] / voxel_sd[shell], departure.compared)[tuple(voxel)]
         found.append(
             {
                 "b": round(support.bvals[shell], 1),

@@ -8,12 +8,10 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.processing import resample_from_to
 from nipype.interfaces.base import File, InputMultiObject, isdefined, traits
-from numpy.typing import NDArray
 
 from bids_sr.dwi.comparison import compare, tissue_classes
-from bids_sr.geometry import Grid
+from bids_sr.dwi.t1w import t1w_on_grid
 from bids_sr.images import load_array, load_grid, load_mask, save_working
 from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
 from bids_sr.interfaces.tensor import load_maps
@@ -43,7 +41,8 @@ class CompareTensors(CoreInterface):
         grid = load_grid(self.inputs.b0_file)
         mask = load_mask(self.inputs.mask_file)
         acquired = load_maps(self.inputs.acquired_maps)
-        t1w = load_on_grid(self.inputs.t1w_file, grid) if isdefined(self.inputs.t1w_file) else None
+        file = self.inputs.t1w_file
+        t1w = t1w_on_grid(load_array(file), load_grid(file), grid) if isdefined(file) else None
         tissues = tissue_classes(acquired.fa, acquired.md, load_array(self.inputs.b0_file), mask, t1w)
         restored = {"cubic": load_maps(self.inputs.cubic_maps), "sr": load_maps(self.inputs.sr_maps)}
         tissue_file = save_working(tissues, grid.affine, folder, "tissues")
@@ -75,10 +74,3 @@ class CompareWithTruth(CoreInterface):
         restored = {"cubic": load_maps(self.inputs.cubic_maps), "sr": load_maps(self.inputs.sr_maps)}
         rows = compare(load_maps(self.inputs.truth_maps), restored, tissues, mask)
         return {"rows": [row | {"method": "truth"} if row["method"] == "orig" else row for row in rows]}
-
-
-def load_on_grid(file: str, grid: Grid) -> NDArray[np.float32]:
-    """An image read on another grid by linear interpolation; 0 where its field of view ends."""
-    image = nib.load(file)
-    single = nib.Nifti1Image(np.asarray(image.dataobj, dtype=np.float32), image.affine)
-    return np.asarray(resample_from_to(single, (grid.shape, grid.affine), order=1).dataobj, dtype=np.float32)

@@ -39,7 +39,7 @@ class _TellUncertaintyInputSpec(CoreInputSpec):
 class _TellUncertaintyOutputSpec(CoreOutputSpec):
     fa_file = File(exists=True, desc="standard deviation of FA on the target grid")
     md_file = File(exists=True, desc="standard deviation of MD in mm2/s on the target grid")
-    uncertainty = traits.Dict(desc="medians in the brain, sentence, coverage on validation, figures")
+    uncertainty = traits.Dict(desc="medians in the brain, sentence, calibration, figures")
 
 
 class TellUncertainty(CoreInterface):
@@ -64,7 +64,7 @@ class TellUncertainty(CoreInterface):
         maps = {"dwi": relative, "fa": tensor.fa, "md": tensor.md}
         medians = {name: float(np.median(volume[mask])) for name, volume in maps.items()}
         files = {name: save_working(maps[name], restored.affine, folder, f"deviation_{name}") for name in ("fa", "md")}
-        told = {"done": True, "medians": medians, "sentence": sentence(medians), "coverage": coverage_of(facts)}
+        told = {"done": True, "medians": medians, "sentence": sentence(medians), "calibration": calibration_of(facts)}
         figures = self._figures(maps, restored.affine, mask)
         return {"fa_file": files["fa"], "md_file": files["md"], "uncertainty": {**told, "figures": figures}}
 
@@ -85,9 +85,18 @@ class TellUncertainty(CoreInterface):
         )
 
 
-def coverage_of(facts: Mapping[str, Any]) -> dict[str, float]:
-    """How often the model's 90 % intervals held in scans that it did not learn from, by their names, where known."""
-    return {name: facts["coverage"][name] for name in facts.get("validation_scans", ())}
+def calibration_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model's 90 % intervals were scaled to hold for, and how often they held in the scans it was fitted to.
+
+    Returns
+    -------
+    dict
+        "scaled_to", names of scans, and "least" and "most", shares of intensities; empty where it is not known.
+    """
+    fitted = [facts["coverage"][name] for name in facts.get("scans", ())]
+    if not fitted:
+        return {}
+    return {"scaled_to": list(facts["validation_scans"]), "least": min(fitted), "most": max(fitted)}
 
 
 def sentence(medians: Mapping[str, float]) -> str:

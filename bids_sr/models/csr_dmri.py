@@ -127,7 +127,8 @@ class CsrDmri(TrainableModel):
             raise ValueError("this network does not tell its uncertainty")
         intensities, hidden = self.read(encoded, points, cell, guide)
         logarithms = self.spread(hidden).squeeze(-1).clamp(*LOG_DEVIATIONS)
-        return intensities, _strength(cell) * logarithms.exp()
+        # It does not fade out with the correction: a second acquisition would have noise of its own at scale 1 too.
+        return intensities, logarithms.exp()
 
     def read(
         self, encoded: Encoded, points: Tensor, cell: Tensor, guide: Tensor | None = None

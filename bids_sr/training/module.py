@@ -148,9 +148,11 @@ class Restoration(lightning.LightningModule):
 
 def rate_factor(step: int, options: Optimization) -> float:
     """The learning rate of a step, counted from 0, as a part of its peak."""
-    if step < options.warmup_steps:
-        return FIRST_RATE + (1 - FIRST_RATE) * step / options.warmup_steps
+    # Of a training made short, as a network is tuned, the rate would otherwise grow to its last step.
+    warmup = min(options.warmup_steps, options.max_steps // 4)
+    if step < warmup:
+        return FIRST_RATE + (1 - FIRST_RATE) * step / warmup
     if options.schedule == "halving":
         return 0.5 ** (step // options.halve_every)
-    progress = (step - options.warmup_steps) / max(1, options.max_steps - options.warmup_steps)
+    progress = (step - warmup) / max(1, options.max_steps - warmup)
     return (1 + math.cos(math.pi * min(progress, 1))) / 2

@@ -118,7 +118,7 @@ class Optimization:
     halve_every : int
         In steps; for "halving" only.
     warmup_steps : int
-        Steps in which the rate grows from a twentieth of its peak.
+        Steps in which the rate grows from a twentieth of its peak; at most a quarter of `max_steps`.
     max_steps : int
         Steps in all.
     batch_size : int

@@ -49,7 +49,13 @@ def test_a_single_series_is_tuned_on_its_first_half_and_tested_on_its_second(one
     assert second.reference.gradients.bvals.tolist() == [0] + [1000] * 6
 
 
-@pytest.mark.parametrize(("bvals", "problem"), [([0] + [1000] * 13, NoB0Error), ([0, 1000, 0, 1000], InputError)])
+def test_a_single_b0_is_in_both_halves(one_series):
+    first, second = one_series([1000, 0, *[1000] * 12])
+    assert first.reference.data[0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert second.reference.data[0, 0, 0].tolist() == [1, 8, 9, 10, 11, 12, 13]
+
+
+@pytest.mark.parametrize(("bvals", "problem"), [([1000] * 14, NoB0Error), ([0, 1000, 0, 1000], InputError)])
 def test_a_half_that_is_no_scan_is_refused(one_series, bvals, problem):
     with pytest.raises(problem, match="sub-a_part-"):
         one_series(bvals)

@@ -138,9 +138,9 @@ def test_the_guards_are_told_where_they_were_done():
 
 
 def test_the_uncertainty_is_told_where_it_was_asked_for():
-    asked = [record() | {"uncertainty": {"sentence": "x", "coverage": {"sub-x": 0.9}}}]
+    asked = [record() | {"uncertainty": {"sentence": "x", "calibration": {"scaled_to": ["sub-x"]}}}]
     assert "standard deviation of each restored intensity, which it had learned" in methods_text(asked)
-    unknown = [record() | {"uncertainty": {"sentence": "x", "coverage": {}}}]
+    unknown = [record() | {"uncertainty": {"sentence": "x", "calibration": {}}}]
     assert "standard deviation of each restored intensity. These" in methods_text(unknown)
     assert "standard deviation of each" not in methods_text([record()])
 

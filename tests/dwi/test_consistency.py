@@ -214,6 +214,59 @@ def test_a_signal_cut_to_zero_is_no_departure():
     assert summary["share"] == 0
 
 
+def test_a_mask_wider_than_a_scan_cut_to_the_brain_finds_what_a_close_one_finds():
+    target, table = GRID.scaled(np.full(3, 2.0)), gradients()
+    wide = ndimage.binary_dilation(brain(GRID), iterations=2)
+    truth = fine_series(target, table) * brain(target)[..., None]
+    seen = apply_along_axes(truth, observation(target, GRID))
+    noisy = seen + np.random.default_rng(1).normal(0, SIGMA, seen.shape).astype(np.float32)
+    cut = np.where(brain(GRID)[..., None], noisy, 0).astype(np.float32)
+    lesion = (truth * (1 + 0.3 * ball(target, [6.0, -5.0, 3.0], 3.0)[..., None])).astype(np.float32)
+    found = []
+    for mask in (brain(GRID), wide):
+        support = acquired_support(cut, table, 50.0, mask, GRID)
+        found.append(summarize(departure(support, lesion, target), support))
+    assert found[0] == found[1]
+    assert json.loads(json.dumps(found[1], allow_nan=False)) == found[1]
+
+
+def test_signals_cut_to_zero_in_some_volumes_leave_no_place_without_noise():
+    made = make_case(GRID)
+    series = np.zeros((*GRID.shape, 16), np.float32)
+    series[brain(GRID)] = made.support.mean[made.support.shells].T
+    series += np.random.default_rng(5).normal(0, SIGMA, series.shape).astype(np.float32)
+    series[8:16, 8:16, 8:16, made.support.shells == 1] = 0
+    support = acquired_support(series, made.table, 50.0, brain(GRID), GRID)
+    assert support.voxel_sd.min() > 0.05 * SIGMA
+    invented = series + 300 * ball(GRID, [0, 0, 0], 4.0)[..., None].astype(np.float32)
+    summary = summarize(departure(support, invented, GRID), support)
+    assert all(np.isfinite(region["sigma"]) and region["sigma"] > 1 for region in summary["regions"])
+    assert np.linalg.norm(summary["regions"][0]["centre_mm"]) < 8
+
+
+def test_copies_of_one_b0_do_not_tell_its_noise():
+    made = make_case(GRID, gradients(3, 14))
+    series = np.zeros((*GRID.shape, 17), np.float32)
+    series[brain(GRID)] = made.support.mean[made.support.shells].T
+    series[..., 3:] += np.random.default_rng(5).normal(0, SIGMA, (*GRID.shape, 14)).astype(np.float32)
+    support = acquired_support(series, made.table, 50.0, brain(GRID), GRID)
+    np.testing.assert_array_equal(support.voxel_sd[0], support.voxel_sd[1])
+
+
+def test_where_the_field_of_view_cuts_the_brain_averages_keep_more_noise():
+    """The outermost slices that are compared have neighbours on one side only."""
+    target = GRID.cropped((0, 0, 8), (24, 22, 12)).scaled(np.full(3, 2.0))
+    deviations = []
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        noise = random.normal(0, SIGMA, (*GRID.shape, 16)).astype(np.float32)
+        support = acquired_support(noise + 1000, gradients(), 50.0, brain(GRID), GRID)
+        found = departure(support, np.full((*target.shape, 16), 1000, np.float32), target)
+        first = int(np.flatnonzero(found.compared.any(axis=(0, 1)))[0])
+        deviations.append(found.region_z[found.compared[..., first], first].std(axis=0))
+    assert np.mean(deviations) == pytest.approx(1, abs=0.04)
+
+
 def test_nothing_compared_is_not_nothing_found(case):
     found = summarize(case.departure(case.truth), case.support)
     assert sentence(found | {"voxels": 0}, found).startswith("Nothing of the restored series could be compared")

@@ -58,12 +58,13 @@ def test_the_tensor_has_deviations_inside_the_brain(out, suffix, largest):
 def test_record_and_report_tell_it(out):
     (record,) = (json.loads(file.read_text()) for file in out.rglob("*record.json"))
     told = record["uncertainty"]
-    assert told["coverage"] == {"sub-y": 0.8}
+    assert told["calibration"] == {"scaled_to": ["sub-y"], "least": 0.8, "most": 0.85}
     # Of the restored signal, which an untrained model moves away from the level of the shell.
     assert told["medians"]["dwi"] == pytest.approx(0.1, rel=0.5)
     assert any("uncertaintyFa" in name for name in record["outputs"])
     page = next(out.glob("sub-*.html")).read_text()
-    assert told["sentence"].split(",")[0] in page and "80.0 % of the intensities of sub-y" in page
+    assert told["sentence"].split(",")[0] in page
+    assert "90 % of the intensities of sub-y" in page and "80.0 % to 85.0 %" in page
 
 
 def test_a_model_that_does_not_tell_it_is_refused(dataset, tmp_path, capsys):

@@ -13,7 +13,6 @@ from bids_sr.errors import MaskGridError, UnreadableImageError
 from bids_sr.geometry import Grid
 from bids_sr.images import load_grid, load_mask, save_working
 from bids_sr.interfaces.b0 import MeanB0
-from bids_sr.interfaces.comparison import load_on_grid
 from bids_sr.interfaces.core import CoreInterface
 from bids_sr.interfaces.derivatives import SaveDerivatives
 from bids_sr.interfaces.failure import Failure
@@ -159,17 +158,6 @@ def test_maps_that_a_check_no_longer_has_are_removed(dwi_file, tmp_path):
     _, saved = save_maps_of_a_check(dwi_file, tmp_path, 0)
     assert not isdefined(saved)
     assert not list(tmp_path.glob("*desc-check*"))
-
-
-def test_a_linear_image_is_read_right_on_another_grid(tmp_path):
-    source = Grid((20, 20, 20), np.diag([1.0, 1.0, 1.0, 1.0]))
-    target = Grid((5, 5, 5), AFFINE @ np.diag([0.5, 0.5, 0.5, 1.0]) + np.array([[0, 0, 0, 4.0]] * 3 + [[0] * 4]))
-    ramp = np.indices(source.shape).sum(axis=0).astype(np.float32)
-    read = load_on_grid(save_working(ramp, source.affine, tmp_path, "ramp"), target)
-    worlds = np.moveaxis(np.indices(target.shape), 0, -1) @ target.affine[:3, :3].T + target.affine[:3, 3]
-    inside = np.all((worlds >= 0) & (worlds <= 19), axis=-1)
-    assert inside.any()
-    np.testing.assert_allclose(read[inside], worlds.sum(axis=-1)[inside], atol=1e-4)
 
 
 def test_the_summary_counts_volumes_per_shell():

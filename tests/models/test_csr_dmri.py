@@ -289,11 +289,12 @@ def test_with_the_layer_that_tells_its_uncertainty_it_restores_the_same(guided):
     assert deviations.shape == (2, 40) and deviations.min() > 0 and deviations.std() > 0
 
 
-def test_what_is_not_restored_is_not_uncertain():
+def test_an_acquisition_with_the_same_voxels_would_have_noise_of_its_own():
     model = awake(CsrDmri(**SMALL, spread=True))
-    encoded = model.encode(torch.rand(1, 3, 5, 5, 5), ANY)
-    _, deviations = model.query_with_deviations(encoded, torch.rand(40, 3) * 4, torch.ones(3))
-    assert not deviations.any()
+    volume, points = torch.rand(1, 3, 5, 5, 5), torch.cartesian_prod(*[torch.arange(5.0)] * 3)
+    intensities, deviations = model.query_with_deviations(model.encode(volume, ANY), points, torch.ones(3))
+    assert torch.allclose(intensities[0], volume[0, 0].flatten())
+    assert deviations.min() > 0
 
 
 def test_a_network_without_the_layer_says_so():

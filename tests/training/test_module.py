@@ -15,7 +15,7 @@ from bids_sr.training.settings import Loss, Optimization
 TINY = {"features": 4, "growth": 4, "blocks": 1, "layers": 1, "feature_channels": 4, "hidden": 8, "stages": 1}
 
 
-@given(st.integers(1, 50), st.integers(60, 500))
+@given(st.integers(1, 50), st.integers(200, 500))
 def test_the_cosine_rises_to_one_falls_to_zero_and_never_jumps(warmup, steps):
     options = Optimization(warmup_steps=warmup, max_steps=steps)
     rates = [rate_factor(step, options) for step in range(steps + 1)]
@@ -25,6 +25,13 @@ def test_the_cosine_rises_to_one_falls_to_zero_and_never_jumps(warmup, steps):
     assert sorted(rates[: warmup + 1]) == rates[: warmup + 1]
     assert sorted(rates[warmup:], reverse=True) == rates[warmup:]
     assert rates[(warmup + steps) // 2] == pytest.approx(0.5, abs=math.pi / (steps - warmup))
+
+
+def test_a_short_training_comes_to_rest_too():
+    options = Optimization(warmup_steps=200, max_steps=200)
+    rates = [rate_factor(step, options) for step in range(201)]
+    assert rates[50] == max(rates) == pytest.approx(1)
+    assert rates[200] == pytest.approx(0, abs=1e-12)
 
 
 def test_halving_is_that_of_the_paper():
