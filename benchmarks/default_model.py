@@ -27,13 +27,14 @@ from benchmarks.tables import Job, only_one
 from bids_sr import __version__
 from bids_sr.bids.inputs import DwiSeries, scan_series
 from bids_sr.bids.outputs import write_text
-from bids_sr.cli.evaluate import Scale, parse_scale, scale_text, trained_on
+from bids_sr.cli.evaluate import Scale, parse_scale, scale_text
 from bids_sr.config import Config
 from bids_sr.dwi.gradients import read_gradients
 from bids_sr.errors import BidsSrError
 from bids_sr.evaluation.reading import read_reference
 from bids_sr.models.registry import ModelCard, read_trained_card
 from bids_sr.records import fingerprint
+from bids_sr.training.subjects import trained_on
 
 BASELINE, COMPANION = "cubic", "light"
 WITHOUT_T1W = " without T1w"

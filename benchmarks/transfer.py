@@ -30,7 +30,6 @@ from benchmarks.tables import only_one
 from bids_sr import __version__
 from bids_sr.bids.inputs import DwiSeries, find_series
 from bids_sr.bids.outputs import write_text
-from bids_sr.cli.evaluate import trained_on
 from bids_sr.config import Config
 from bids_sr.dwi.gradients import check_gradients
 from bids_sr.errors import BidsSrError, TrainingDataError
@@ -51,7 +50,7 @@ from bids_sr.training.checkpoints import checkpoints_in, difference
 from bids_sr.training.packing import PackedScan, load_pack, pack_scan
 from bids_sr.training.run import Hardware, card_of, train
 from bids_sr.training.settings import TrainingSettings, load_settings
-from bids_sr.training.subjects import subject_of
+from bids_sr.training.subjects import subject_of, trained_on
 
 B0_THRESHOLD = 50.0
 BASELINE, BEFORE, AFTER = "cubic", "before", "after"

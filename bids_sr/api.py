@@ -11,17 +11,20 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import SpatialImage
 from numpy.typing import ArrayLike, NDArray
 
 from bids_sr.bids.outputs import image_header
 from bids_sr.config import SCALE_RANGE
 from bids_sr.dwi.b0 import mean_b0
-from bids_sr.dwi.gradients import Gradients, check_gradients, read_gradients
-from bids_sr.dwi.mask import brain_mask, check_mask_grid, millilitres
+from bids_sr.dwi.gradients import Gradients, check_gradients, is_b0, read_gradients
+from bids_sr.dwi.mask import brain_mask, check_mask_grid, full_mask_notes, millilitres
+from bids_sr.dwi.normalization import check_volumes, describe_odd_volumes
 from bids_sr.dwi.registration import register_rigid
 from bids_sr.dwi.t1w import T1wImage
-from bids_sr.errors import ConfigurationError, EmptyMaskError, GradientFileError, NotFourDimensionalError
+from bids_sr.errors import ConfigurationError, EmptyMaskError, GradientFileError
 from bids_sr.geometry import Grid, target_grid
+from bids_sr.headers import check_series, check_volume, open_image, place_notes, read_voxels, slice_notes
 from bids_sr.inference.device import resolve_device
 from bids_sr.inference.fitting import FitLog
 from bids_sr.inference.shown_t1w import ShownT1w, show_t1w
@@ -29,6 +32,7 @@ from bids_sr.inference.upsampler import check_scale, restore_mask, restore_volum
 from bids_sr.interfaces.progress import show_progress
 from bids_sr.models.registry import ModelCard, check_tells_uncertainty, load_model, read_trained_card
 from bids_sr.records import stage_warnings
+from bids_sr.workflows.training_range import outside_training
 
 logger = logging.getLogger("bids_sr")
 
@@ -81,13 +85,14 @@ class SuperResolved:
 
 @dataclass(frozen=True)
 class _Scan:
-    """A series as it came: its voxels, gradients and grid, its image and what to call it."""
+    """A series as it came: its voxels, gradients and grid, its image, what to call it, and which b-values are b0."""
 
     data: NDArray[Any]
     gradients: Gradients
     grid: Grid
     image: Any
     name: str
+    b0_threshold: float
 
     @property
     def stored_grid(self) -> Grid:
@@ -97,11 +102,12 @@ class _Scan:
 
 @dataclass(frozen=True)
 class _PlacedT1w:
-    """A T1w in the world of a series, and how it came there: nothing where it was given so."""
+    """A T1w in the world of a series, how it came there (nothing where it was given so), and what its header tells."""
 
     t1w: T1wImage
     image: Any
     registration: dict[str, Any]
+    notes: tuple[str, ...]
 
 
 def super_resolve(
@@ -198,7 +204,7 @@ def super_resolve(
         t1w=None if placed is None else placed.image,
         t1w_used=shown.image is not None,
         model=card,
-        warnings=_warnings(card, placed, shown, brain, scan.grid, log),
+        warnings=_warnings(card, scan, target, brain, placed, shown, log),
     )
 
 
@@ -218,32 +224,48 @@ def _fit_log(card: ModelCard, progress: bool) -> FitLog:
     return FitLog(progress=lambda steps, total: show_progress(steps, total, label, unit="step"))
 
 
-def _open(image: ImageLike) -> Any:
-    """An image as it is, or from its file."""
-    return nib.load(image) if isinstance(image, (str, os.PathLike)) else image
+def _open(image: ImageLike, what: str) -> tuple[Any, str]:
+    """An image as it is, or from its file, and its name: that of its file, or what it is."""
+    opened = open_image(Path(image)) if isinstance(image, (str, os.PathLike)) else image
+    if not isinstance(opened, SpatialImage):
+        reason = f"a nibabel image or the path of one is needed, not {type(image).__name__}."
+        raise ConfigurationError(option=what, reason=reason)
+    file = opened.get_filename()
+    return opened, Path(file).name if file else what
 
 
 def _read_scan(dwi: ImageLike, bvals: Any, bvecs: Any, b0_threshold: float) -> _Scan:
     """The series with its gradients, which must fit it."""
-    image = _open(dwi)
-    file = image.get_filename()
-    name = Path(file).name if file else "the series"
-    if len(image.shape) != 4:
-        raise NotFourDimensionalError(dwi=name, shape=image.shape)
+    image, name = _open(dwi, "the series")
+    check_series(image, name)
     gradients = _gradients(bvals, bvecs)
     check_gradients(gradients, image.shape[3], b0_threshold, name)
     # Compressed files are read once as a whole: single volumes of them would each be read from the file's beginning.
-    return _Scan(np.asanyarray(image.dataobj), gradients, Grid.of(image), image, name)
+    data = read_voxels(image, name)
+    check_volumes(data, name)
+    return _Scan(data, gradients, Grid.of(image), image, name, b0_threshold)
 
 
 def _gradients(bvals: Any, bvecs: Any) -> Gradients:
     """Gradients from arrays, or from a pair of FSL files."""
-    if isinstance(bvals, (str, os.PathLike)) and isinstance(bvecs, (str, os.PathLike)):
+    files = [isinstance(given, (str, os.PathLike)) for given in (bvals, bvecs)]
+    if all(files):
         return read_gradients(Path(bvals), Path(bvecs))
-    values, vectors = np.asarray(bvals, dtype=np.float64), np.asarray(bvecs, dtype=np.float64)
+    if any(files):
+        array, path = ("bvecs", "bvals") if files[0] else ("bvals", "bvecs")
+        raise GradientFileError(file=array, problem=f"it is an array, and {path} is a path; give two of a kind")
+    values, vectors = _numbers("bvals", bvals), _numbers("bvecs", bvecs)
     if vectors.ndim != 2 or 3 not in vectors.shape:
         raise GradientFileError(file="bvecs", problem=f"its shape is {vectors.shape}, not (n, 3)")
     return Gradients(values.ravel(), vectors if vectors.shape[1] == 3 else vectors.T)
+
+
+def _numbers(name: str, given: Any) -> NDArray[np.float64]:
+    """Gradients that were given as an array, or as nested lists."""
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise GradientFileError(file=name, problem=str(error)[:200]) from error
 
 
 def _target(scan: _Scan, scale: PerAxis | None, voxel_size: PerAxis | None) -> Grid:
@@ -274,10 +296,10 @@ def _brain(mask: ImageLike | None, b0: NDArray[np.float32], grid: Grid) -> NDArr
     """The brain on the grid of the series: the mask given, or what is found in the mean b0."""
     if mask is None:
         return brain_mask(b0, grid.affine)
-    image = _open(mask)
-    name = image.get_filename() or "mask"
+    image, name = _open(mask, "the mask")
+    check_volume(image, name, "brain mask")
     check_mask_grid(Grid.of(image), grid, name)
-    brain = np.asarray(np.asarray(image.dataobj) > 0.5)
+    brain = np.asarray(read_voxels(image, name) > 0.5)
     if not brain.any():
         raise EmptyMaskError(image=name, reason="it holds no voxel")
     return brain
@@ -287,13 +309,16 @@ def _place_t1w(
     t1w: ImageLike, aligned: bool, b0: NDArray[np.float32], scan: _Scan, brain: NDArray[np.bool_]
 ) -> _PlacedT1w:
     """The T1w in the world of the series."""
-    image = _open(t1w)
-    voxels, grid = np.asarray(np.asarray(image.dataobj), dtype=np.float32), Grid.of(image)
+    image, name = _open(t1w, "the T1w")
+    check_volume(image, name, "T1w image")
+    voxels, grid = np.asarray(read_voxels(image, name), dtype=np.float32), Grid.of(image)
+    notes = (*place_notes(image, name), *slice_notes(image))
     if aligned:
-        return _PlacedT1w(T1wImage(voxels, grid), image, {})
+        return _PlacedT1w(T1wImage(voxels, grid), image, {}, notes)
     found = register_rigid(b0, scan.stored_grid.affine, brain, voxels, grid.affine)
     affine = _as_stored(found.matrix @ grid.affine)
-    return _PlacedT1w(T1wImage(voxels, Grid(grid.shape, affine)), _image_like(image, voxels, affine), asdict(found))
+    moved = T1wImage(voxels, Grid(grid.shape, affine))
+    return _PlacedT1w(moved, _image_like(image, voxels, affine), asdict(found), notes)
 
 
 def _show(card: ModelCard, placed: _PlacedT1w | None, grid: Grid, brain: NDArray[np.bool_]) -> ShownT1w:
@@ -328,14 +353,38 @@ def _image_like(source: Any, data: NDArray[Any], affine: NDArray[np.float64]) ->
 
 
 def _warnings(
-    card: ModelCard, placed: _PlacedT1w | None, shown: ShownT1w, brain: NDArray[np.bool_], grid: Grid, log: FitLog
+    card: ModelCard,
+    scan: _Scan,
+    target: Grid,
+    brain: NDArray[np.bool_],
+    placed: _PlacedT1w | None,
+    shown: ShownT1w,
+    log: FitLog,
 ) -> tuple[str, ...]:
-    """What the command would warn of."""
-    parts: dict[str, Any] = {"mask": {"volume_ml": millilitres(brain, grid)}, "fit": log.record}
+    """What the command would warn of: of the images, of the model, and of what the stages found."""
+    odd = describe_odd_volumes(scan.data, scan.gradients.bvals, brain, scan.b0_threshold)
+    parts: dict[str, Any] = {
+        "mask": {"volume_ml": millilitres(brain, scan.grid), "odd_volumes": odd},
+        "fit": log.record,
+    }
     if card.uses_t1w:
         parts |= {"registration": placed.registration if placed else {}, "t1w": shown.record}
+    found = [
+        *place_notes(scan.image, scan.name),
+        *full_mask_notes(brain, "given"),
+        *(placed.notes if placed else ()),
+        *_range_notes(card, scan, target),
+        *stage_warnings(parts),
+    ]
     # Reports show below their warnings what should be looked at.
-    warnings = tuple(warning.replace(" below.", ".") for warning in stage_warnings(parts))
+    warnings = tuple(warning.replace(" below.", ".") for warning in found)
     for warning in warnings:
         logger.warning("%s", warning)
     return warnings
+
+
+def _range_notes(card: ModelCard, scan: _Scan, target: Grid) -> list[str]:
+    """That the model was trained on scans of another kind."""
+    bvals, sizes = scan.gradients.bvals, target.voxel_sizes
+    weighted = bvals[~is_b0(bvals, scan.b0_threshold)]
+    return outside_training(card.name, card.training, weighted, sizes, scan.grid.voxel_sizes / sizes)

@@ -15,6 +15,7 @@ from typing import Any
 
 from bids_sr.errors import (
     ConfigurationError,
+    ForeignOutputError,
     InputInsideOutputError,
     MissingPathError,
     NotWritableError,
@@ -24,6 +25,8 @@ from bids_sr.errors import (
 )
 from bids_sr.resources import available_cpus, available_memory_gb
 
+#: Name of this program among the generators of a dataset.
+NAME = "bids_sr"
 ANALYSIS_LEVELS = ("participant", "group")
 OUTPUT_LAYOUTS = ("bids_sr", "qsirecon")
 
@@ -195,30 +198,68 @@ def check(config: Config) -> None:
 
 def _check_folders(config: Config) -> None:
     """The folders exist where they must, can be written to, and do not lie in each other."""
-    _check_exists("BIDS_DIR", config.bids_dir)
-    for name, path in config.derivatives.items():
-        _check_exists(f"--derivatives {name}", path)
+    for option, path in _inputs(config).items():
+        _check_exists(option, path)
     if config.bids_database_dir is not None and config.bids_database_dir.exists():
         _check_exists("--bids-database-dir", config.bids_database_dir)
-    bids_dir, output_dir = config.bids_dir.resolve(), config.output_dir.resolve()
-    suggestion = config.bids_dir / "derivatives" / "bids_sr"
-    if output_dir == bids_dir:
-        raise OutputIsInputError(bids_dir=config.bids_dir, suggestion=suggestion)
-    if bids_dir in output_dir.parents and output_dir.relative_to(bids_dir).parts[0] != "derivatives":
-        raise OutputInsideInputError(output_dir=config.output_dir, suggestion=suggestion)
-    if output_dir in bids_dir.parents:
-        raise InputInsideOutputError(bids_dir=config.bids_dir, output_dir=config.output_dir)
+    for option, path in _inputs(config).items():
+        _check_apart(option, path, config)
+    _check_owner(config.output_dir)
     if not config.dry_run:
-        _check_writable("OUTPUT_DIR", output_dir)
+        _check_writable("OUTPUT_DIR", config.output_dir.resolve())
     if "participant" in config.analysis_levels:
         _check_work_folder(config)
 
 
+def _inputs(config: Config) -> dict[str, Path]:
+    """Datasets that are read, by what names them on the command line."""
+    return {"BIDS_DIR": config.bids_dir} | {f"--derivatives {name}": path for name, path in config.derivatives.items()}
+
+
+def _check_apart(option: str, path: Path, config: Config) -> None:
+    """Nothing may be written into a dataset that is read, but into its derivatives folder."""
+    folder, output_dir = path.resolve(), config.output_dir.resolve()
+    suggestion = config.bids_dir / "derivatives" / NAME
+    if output_dir == folder:
+        raise OutputIsInputError(option=option, path=path, suggestion=suggestion)
+    if folder in output_dir.parents and output_dir.relative_to(folder).parts[0] != "derivatives":
+        raise OutputInsideInputError(output_dir=config.output_dir, option=option, path=path, suggestion=suggestion)
+    if output_dir in folder.parents:
+        raise InputInsideOutputError(option=option, path=path, output_dir=config.output_dir)
+
+
+def _check_owner(output_dir: Path) -> None:
+    """What another program made, or nobody's program, must not be written over; results without a word pass."""
+    file = output_dir / "dataset_description.json"
+    if not os.path.lexists(file):
+        return
+    try:
+        description = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = f"{file} cannot be read ({error}), so it is not known whose results it describes."
+        raise ConfigurationError(option="OUTPUT_DIR", reason=f"{reason} Repair it, or name another folder.") from error
+    names = _generators(description)
+    if not names or description.get("DatasetType") == "raw":
+        raise ForeignOutputError(output_dir=output_dir, content=f"a dataset that {NAME} did not make")
+    if NAME not in names:
+        raise ForeignOutputError(output_dir=output_dir, content=f"the results of {', '.join(names)}")
+
+
+def _generators(description: Any) -> list[str]:
+    """Names of the programs that made a dataset; one alone stood in its description before there was a list."""
+    if not isinstance(description, dict):
+        return []
+    given = description.get("GeneratedBy") or description.get("PipelineDescription")
+    programs = given if isinstance(given, list) else [given]
+    return [str(one["Name"]) for one in programs if isinstance(one, dict) and one.get("Name")]
+
+
 def _check_work_folder(config: Config) -> None:
-    """The work folder lies apart from dataset and results; the group level needs none."""
+    """The work folder lies apart from datasets and results; the group level needs none."""
     bids_dir, output_dir, work_dir = (path.resolve() for path in (config.bids_dir, config.output_dir, config.work_dir))
-    if work_dir == bids_dir or bids_dir in work_dir.parents:
-        raise WorkInsideInputError(work_dir=config.work_dir, bids_dir=config.bids_dir)
+    for option, path in _inputs(config).items():
+        if path.resolve() in (work_dir, *work_dir.parents):
+            raise WorkInsideInputError(work_dir=config.work_dir, option=option, path=path)
     if work_dir in (output_dir, *output_dir.parents, *bids_dir.parents):
         raise ConfigurationError(
             option="--work-dir", reason=f"{config.work_dir} holds the dataset or the results. Name a folder of its own."

@@ -89,33 +89,42 @@ class ConfigurationError(InputError):
 
 
 class OutputIsInputError(InputError):
-    """The output folder is the dataset itself."""
+    """The output folder is a dataset that is read."""
 
-    template = "The output folder is the BIDS folder {bids_dir}. Name another one, for example {suggestion}."
+    template = (
+        "The output folder is the input {path} ({option}), which is never written to. Name another one, for example "
+        "{suggestion}."
+    )
 
 
 class OutputInsideInputError(InputError):
-    """The output folder lies among the raw data."""
+    """The output folder lies among the data that are read."""
 
     template = (
-        "The output folder {output_dir} is inside the BIDS folder. Only its derivatives/ may hold results; use "
-        "for example {suggestion}."
+        "The output folder {output_dir} is inside the input {path} ({option}). Only its derivatives/ may hold results; "
+        "use for example {suggestion}."
     )
 
 
 class InputInsideOutputError(InputError):
-    """The dataset lies inside the output folder, where results would be written next to its files."""
+    """A dataset lies inside the output folder, where results would be written next to its files."""
 
     template = (
-        "The BIDS folder {bids_dir} is inside the output folder {output_dir}. Name an output folder that does not "
+        "The input {path} ({option}) is inside the output folder {output_dir}. Name an output folder that does not "
         "hold the input."
     )
 
 
-class WorkInsideInputError(InputError):
-    """The work folder lies inside the dataset."""
+class ForeignOutputError(InputError):
+    """The output folder holds what another program made."""
 
-    template = "The work folder {work_dir} is inside the BIDS folder {bids_dir}. Name another one with --work-dir."
+    template = "The output folder {output_dir} holds {content}. Name a folder of its own."
+
+
+class WorkInsideInputError(InputError):
+    """The work folder lies inside a dataset that is read."""
+
+    template = "The work folder {work_dir} is inside the input {path} ({option}). Name another one with --work-dir."
 
 
 class NotWritableError(InputError):
@@ -232,6 +241,12 @@ class EmptyFileError(InputError):
     """A file has no content at all."""
 
     template = "{path} is empty (0 bytes). Copy it again from where it came, or take it out of the dataset."
+
+
+class UnusableT1wError(InputError):
+    """The T1w image of a series is not there, or cannot be read."""
+
+    template = "{problem} Or choose another T1w image with --bids-filter-file, or leave it out with --no-t1w."
 
 
 class NotForQsireconError(InputError):

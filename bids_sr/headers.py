@@ -35,6 +35,8 @@ FLAT = 1e-3
 
 #: Differences of sform and qform up to this part of a voxel come from rounding.
 ROUNDING = 0.1
+#: So do angles (radians) up to this one where the qform is half a turn, from which it tells no smaller ones apart.
+ROUNDED_TURN = 2e-3
 
 #: Slices of a T1w thicker than this (mm) are those of a 2-D sequence.
 THICK_SLICE = 2.5
@@ -44,20 +46,17 @@ ROUNDED_ANGLE = 0.5
 
 
 def open_series(path: Path) -> Any:
-    """The image of a diffusion series whose header can be used; its voxels are not read.
+    """The NIfTI image of a diffusion series whose header can be used; its voxels are not read.
 
     Raises
     ------
-    NotFourDimensionalError
-        If it has another number of axes.
-    UnreadableImageError, VoxelTypeError, VoxelSizeError, PlaceError
-        See `check_image` and `check_place`.
+    UnreadableImageError
+        If there is no such file, or it is no NIfTI image.
+    NotFourDimensionalError, VoxelTypeError, VoxelSizeError, PlaceError
+        See `check_series`.
     """
-    image = _open(path)
-    if len(image.shape) != 4:
-        raise NotFourDimensionalError(dwi=path, shape=image.shape)
-    check_image(image, path)
-    check_place(image, path)
+    image = _open_nifti(path)
+    check_series(image, path)
     return image
 
 
@@ -66,28 +65,68 @@ def open_volume(path: Path, what: str) -> Any:
 
     Raises
     ------
+    UnreadableImageError
+        If there is no such file, or it is no NIfTI image.
+    NotThreeDimensionalError, VoxelTypeError, VoxelSizeError, PlaceError
+        See `check_volume`.
+    """
+    image = _open_nifti(path)
+    check_volume(image, path, what)
+    return image
+
+
+def _open_nifti(path: Path) -> Any:
+    """A NIfTI image."""
+    image = open_image(path)
+    if not isinstance(image, nib.Nifti1Pair):
+        raise UnreadableImageError(path=path, reason=f"it is a {type(image).__name__}")
+    return image
+
+
+def open_image(path: Path) -> Any:
+    """An image of any kind that nibabel reads.
+
+    Raises
+    ------
+    UnreadableImageError
+        If there is no such file, or it is none.
+    """
+    try:
+        return nib.load(path)
+    except _DAMAGE as error:
+        raise UnreadableImageError(path=path, reason=_reason(error)) from error
+
+
+def check_series(image: Any, name: Path | str) -> None:
+    """Refuse a diffusion series that cannot be used, by its header; `name` is what the user knows it by.
+
+    Raises
+    ------
+    NotFourDimensionalError
+        If it has another number of axes.
+    UnreadableImageError, VoxelTypeError, VoxelSizeError, PlaceError
+        See `check_image` and `check_place`.
+    """
+    if len(image.shape) != 4:
+        raise NotFourDimensionalError(dwi=name, shape=image.shape)
+    check_image(image, name)
+    check_place(image, name)
+
+
+def check_volume(image: Any, name: Path | str, what: str) -> None:
+    """Refuse a single volume, such as a T1w, as `check_series` refuses a series; `what` says what it is.
+
+    Raises
+    ------
     NotThreeDimensionalError
         If it has another number of axes.
     UnreadableImageError, VoxelTypeError, VoxelSizeError, PlaceError
         See `check_image` and `check_place`.
     """
-    image = _open(path)
     if len(image.shape) != 3:
-        raise NotThreeDimensionalError(path=path, what=what, shape=image.shape)
-    check_image(image, path)
-    check_place(image, path)
-    return image
-
-
-def _open(path: Path) -> Any:
-    """A NIfTI image."""
-    try:
-        image = nib.load(path)
-    except _DAMAGE as error:
-        raise UnreadableImageError(path=path, reason=_reason(error)) from error
-    if not isinstance(image, nib.Nifti1Pair):
-        raise UnreadableImageError(path=path, reason=f"it is a {type(image).__name__}")
-    return image
+        raise NotThreeDimensionalError(path=name, what=what, shape=image.shape)
+    check_image(image, name)
+    check_place(image, name)
 
 
 def _reason(error: BaseException) -> str:
@@ -95,8 +134,8 @@ def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
 
 
-def read_voxels(image: Any, path: Path) -> NDArray[Any]:
-    """All voxels of an image.
+def read_voxels(image: Any, name: Path | str) -> NDArray[Any]:
+    """All voxels of an image; `name` is what the user knows it by.
 
     Raises
     ------
@@ -105,11 +144,18 @@ def read_voxels(image: Any, path: Path) -> NDArray[Any]:
     """
     try:
         voxels = np.asarray(image.dataobj)
-        if path.suffix == ".gz":
-            _check_sum(path)
+        file = _file_of(image)
+        if file is not None and file.suffix == ".gz":
+            _check_sum(file)
     except _DAMAGE as error:
-        raise UnreadableImageError(path=path, reason=_reason(error)) from error
+        raise UnreadableImageError(path=name, reason=_reason(error)) from error
     return voxels
+
+
+def _file_of(image: Any, part: str = "image") -> Path | None:
+    """The file that the voxels of an image are read from, or its `part` "header"; None where they are in memory."""
+    holder = image.file_map.get(part, image.file_map["image"])
+    return Path(holder.filename) if nib.is_proxy(image.dataobj) and holder.filename else None
 
 
 def _check_sum(path: Path) -> None:
@@ -119,7 +165,7 @@ def _check_sum(path: Path) -> None:
             pass
 
 
-def check_image(image: Any, path: Path) -> None:
+def check_image(image: Any, name: Path | str) -> None:
     """Refuse voxels that are not whole or not real numbers.
 
     Raises
@@ -129,40 +175,44 @@ def check_image(image: Any, path: Path) -> None:
     VoxelTypeError
         If its voxels are complex numbers or colours.
     """
-    check_whole(image, path, path)
-    check_numbers(image, path)
+    check_whole(image, name)
+    check_numbers(image, name)
 
 
-def check_whole(image: Any, file: Path, named: Path) -> None:
-    """Refuse an image without voxels, and one that is not compressed and holds fewer bytes than its header says.
-
-    `file` holds it, `named` is the file that the user knows.
+def check_whole(image: Any, name: Path | str) -> None:
+    """Refuse an image without voxels, and one that is not compressed and whose file is shorter than its header says.
 
     Raises
     ------
     UnreadableImageError
     """
     if min(image.shape, default=0) < 1:
-        raise UnreadableImageError(path=named, reason=f"its shape is {image.shape}")
+        raise UnreadableImageError(path=name, reason=f"its shape is {image.shape}")
+    file = _file_of(image)
+    if file is not None and not file.is_file():
+        raise UnreadableImageError(path=name, reason=f"{file} is no longer there")
+    if file is None or file.suffix != ".nii":
+        return
     needed = math.prod(image.shape) * image.get_data_dtype().itemsize + image.dataobj.offset
     found = file.stat().st_size
-    if file.suffix == ".nii" and found < needed:
-        raise UnreadableImageError(path=named, reason=f"{found} bytes of {needed}")
+    if found < needed:
+        raise UnreadableImageError(path=name, reason=f"{found} bytes of {needed}")
 
 
-def check_numbers(image: Any, path: Path) -> None:
+def check_numbers(image: Any, name: Path | str) -> None:
     """Refuse complex values and colours.
 
     Raises
     ------
     VoxelTypeError
     """
-    kind = image.get_data_dtype().kind
-    if kind not in "iufb":
-        raise VoxelTypeError(path=path, kind={"c": "complex numbers", "V": "colours"}.get(kind, "no numbers"))
+    # What an image holds in memory may differ from what its header says.
+    kinds = {image.get_data_dtype().kind, getattr(image.dataobj, "dtype", image.get_data_dtype()).kind}
+    if wrong := kinds - set("iufb"):
+        raise VoxelTypeError(path=name, kind={"c": "complex numbers", "V": "colours"}.get(min(wrong), "no numbers"))
 
 
-def check_place(image: Any, path: Path) -> None:
+def check_place(image: Any, name: Path | str) -> None:
     """Refuse a header that does not tell where the voxels lie.
 
     Raises
@@ -172,31 +222,38 @@ def check_place(image: Any, path: Path) -> None:
     PlaceError
         If the affine is not finite, or its axes lie in a plane.
     """
-    grid = Grid.of(image)
     form = form_used(image)
-    if form != "sform":
-        _check_written_sizes(image, path)
+    if image.affine is None:
+        raise PlaceError(path=name, form=form, problem="is missing")
+    grid = Grid.of(image)
+    if form in ("qform", "voxel size"):
+        _check_written_sizes(image, name)
     if not np.isfinite(grid.affine).all():
-        raise PlaceError(path=path, form=form, problem="holds numbers that are not finite")
+        raise PlaceError(path=name, form=form, problem="holds numbers that are not finite")
     sizes = grid.voxel_sizes
     if np.all(sizes > 0) and abs(np.linalg.det(grid.affine[:3, :3])) < FLAT * np.prod(sizes):
-        raise PlaceError(path=path, form=form, problem="is singular: its axes lie in a plane")
+        raise PlaceError(path=name, form=form, problem="is singular: its axes lie in a plane")
     # The written size is rounded to float32.
     if sizes.min() < LEAST_VOXEL * 0.999 or sizes.max() > LARGEST_VOXEL * 1.001:
-        raise VoxelSizeError(path=path, sizes=sizes_text(sizes), least=LEAST_VOXEL, largest=LARGEST_VOXEL)
+        raise VoxelSizeError(path=name, sizes=sizes_text(sizes), least=LEAST_VOXEL, largest=LARGEST_VOXEL)
 
 
-def _check_written_sizes(image: Any, path: Path) -> None:
-    """Refuse voxel sizes of 0, which nibabel takes for 1."""
-    with ImageOpener(path) as stream:
+def _check_written_sizes(image: Any, name: Path | str) -> None:
+    """Refuse voxel sizes of 0 in a file, which nibabel takes for 1."""
+    file = _file_of(image, "header")
+    if file is None:
+        return
+    with ImageOpener(file) as stream:
         sizes = np.abs(type(image.header).from_fileobj(stream, check=False)["pixdim"][1:4]).astype(float)
     if np.any(sizes == 0):
-        raise VoxelSizeError(path=path, sizes=sizes_text(sizes), least=LEAST_VOXEL, largest=LARGEST_VOXEL)
+        raise VoxelSizeError(path=name, sizes=sizes_text(sizes), least=LEAST_VOXEL, largest=LARGEST_VOXEL)
 
 
 def form_used(image: Any) -> str:
-    """The part of the header that the affine is taken from."""
+    """The part of the header that the affine is taken from; "affine" of images other than NIfTI."""
     header = image.header
+    if not isinstance(header, nib.Nifti1Header):
+        return "affine"
     if header["sform_code"] > 0:
         return "sform"
     return "qform" if header["qform_code"] > 0 else "voxel size"
@@ -218,12 +275,20 @@ def _form_notes(image: Any, name: str) -> list[str]:
         ]
     if used == "sform" and image.header["qform_code"] > 0:
         apart = largest_distance(image.header.get_sform(), _qform(image), image.shape)
-        if not apart <= ROUNDING * float(Grid.of(image).voxel_sizes.min()):
+        if not apart <= _rounding(image):
             return [
                 f"sform and qform of {name} disagree by up to {apart:.3g} mm; the sform was used. Programs that read "
                 "the qform place the scan elsewhere."
             ]
     return []
+
+
+def _rounding(image: Any) -> float:
+    """Distance (mm) by which rounding may part sform and qform; the qform holds three of the four parts of its turn."""
+    sizes = Grid.of(image).voxel_sizes
+    turned = sum(float(image.header[f"quatern_{part}"]) ** 2 for part in "bcd")
+    angle = ROUNDED_TURN if 1 - turned < ROUNDED_TURN**2 else 0.0
+    return max(ROUNDING * float(sizes.min()), angle * float(np.linalg.norm(sizes * image.shape[:3])))
 
 
 def _qform(image: Any) -> NDArray[np.float64]:

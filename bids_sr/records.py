@@ -30,14 +30,20 @@ RELEVANT_OPTIONS = (
 )
 #: What became of a result that a later run with other input or options began to replace.
 REPLACED = "A later run with other input or options began to replace this result and has not come to its end."
+#: What became of files that no resolution has alone, once a run at another one began to make others of them.
+OVERTAKEN = (
+    "A later run with other input or options began to replace the files that this result shares with those at other "
+    "resolutions (mask, maps and T1w on the acquired grid): they may no longer be those that it was made with. Run its "
+    "command again to have them back, and give results that differ in more than the resolution a folder each."
+)
 #: Parts of the record that say what of the result the scan does not support, and what each tells.
 GUARDS = {
     "departure": "Where the result departs from the acquired scan",
     "t1w_effect": "What the T1w image changed in the result",
 }
-#: A head seldom lies further off between two series of a session; beyond, a wrong registration is more likely.
+#: A head seldom lies further off between two series of a session; T1w images of other heads were moved by 20 to 36 mm.
 LARGE_ROTATION_DEGREES = 20.0
-LARGE_TRANSLATION_MM = 30.0
+LARGE_TRANSLATION_MM = 15.0
 #: Brains of infants to large adults, in ml.
 PLAUSIBLE_BRAIN_ML = (400.0, 2200.0)
 
@@ -223,6 +229,65 @@ def is_finished(record: Mapping[str, Any] | None, expected_fingerprint: str, out
     if record is None or record.get("status") != "done" or record.get("fingerprint") != expected_fingerprint:
         return False
     return all((output_dir / name).is_file() for name in record["outputs"])
+
+
+def failed_parts(record: Mapping[str, Any]) -> list[str]:
+    """The checks of a finished series that broke off, in words."""
+    names = {"self_check": "self-check", "departure": "departure from the scan", "t1w_effect": "effect of the T1w"}
+    return [words for part, words in names.items() if record.get(part, {}).get("failed")]
+
+
+def reason_to_repeat(record: Mapping[str, Any], *, can_check_itself: bool) -> str:
+    """Tell why a series that is finished should run again nevertheless, in words; empty where it should not.
+
+    A check that broke off is tried once more and no oftener: what fails each time would cost a restoration each time.
+
+    Parameters
+    ----------
+    record : mapping
+        Of a series that `is_finished`.
+    can_check_itself : bool
+        Whether the self-check would be done now.
+    """
+    check = record.get("self_check", {})
+    if record.get("overtaken"):
+        return "a later run with other input or options replaced files on the acquired grid that it lists"
+    if can_check_itself and not (check.get("done") or check.get("failed")):
+        return "its self-check was left out for want of memory, and there is enough now"
+    if (failed := failed_parts(record)) and not record.get("repeated"):
+        return f"a check broke off ({', '.join(failed)}) and is tried once more"
+    return ""
+
+
+def overtake(file: Path, stem: str, shared: Mapping[str, str]) -> list[str]:
+    """Mark results of a series whose files on the acquired grid a run is about to make from something else.
+
+    Parameters
+    ----------
+    file : Path
+        Record of the run's own result, which lies beside the others.
+    stem : str
+        Of the series.
+    shared : mapping
+        Checksums of what decides those files, as the record keeps them.
+
+    Returns
+    -------
+    list of str
+        Names of the records that were marked.
+    """
+    marked = []
+    for other in sorted(file.parent.glob("*_desc-record.json")):
+        record = read_record(other) or {}
+        is_result = record.get("status") == "done" and not record.get("overtaken")
+        if other == file or record.get("stem") != stem or not is_result:
+            continue
+        # Earlier versions kept no checksums; they made other files.
+        theirs = record.get("shared", {"series": ""})
+        if any(theirs[name] != shared[name] for name in theirs.keys() & shared.keys()):
+            write_record(other, {**record, "overtaken": True, "warnings": [*record.get("warnings", []), OVERTAKEN]})
+            marked.append(other.name)
+    return marked
 
 
 def supersede(file: Path) -> list[str]:

@@ -1,8 +1,10 @@
 """Restoring images in memory: what is taken, what is refused, and what is told."""
 
+import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -14,11 +16,17 @@ from bids_sr.errors import (
     CertainModelError,
     ConfigurationError,
     EmptyMaskError,
+    EmptyVolumeError,
     GradientCountError,
     GradientFileError,
     InputError,
     MaskGridError,
     NotFourDimensionalError,
+    NotThreeDimensionalError,
+    PlaceError,
+    UnreadableImageError,
+    VoxelSizeError,
+    VoxelTypeError,
 )
 from tests.made_models import save_tiny_model
 
@@ -92,6 +100,9 @@ def test_the_grid_is_the_one_asked_for_around_the_same_centre(scan, mask, grid):
         ({"voxel_size": 3}, InputError, "cannot make voxels larger"),
         ({"bvals": BVALS[1:]}, GradientCountError, "6 b-values"),
         ({"bvecs": BVECS[:, :2]}, GradientFileError, r"\(7, 2\)"),
+        ({"bvals": "dwi.bval"}, GradientFileError, "bvecs.* is an array, and bvals is a path"),
+        ({"bvecs": "dwi.bvec"}, GradientFileError, "bvals.* is an array, and bvecs is a path"),
+        ({"bvals": ["a", "b"]}, GradientFileError, "bvals"),
         ({"model": "no such"}, InputError, "no model named"),
         ({"device": "tpu"}, InputError, "tpu"),
         ({"uncertainty": True}, CertainModelError, "does not tell"),
@@ -110,6 +121,110 @@ def test_images_that_do_not_fit_are_refused(scan, mask):
         restore(scan, mask=nib.Nifti1Image(np.asarray(mask.dataobj), np.diag([2, 2, 2, 1])))
     with pytest.raises(EmptyMaskError):
         restore(scan, mask=nib.Nifti1Image(np.zeros(SHAPE, np.uint8), AFFINE))
+
+
+def with_voxels(image, data, affine=AFFINE):
+    """An image with other voxels."""
+    return nib.Nifti1Image(data(np.asarray(image.dataobj)), affine)
+
+
+def colours(data):
+    """Voxels as an image of colours holds them."""
+    return np.zeros(data.shape, [(channel, np.uint8) for channel in "RGB"])
+
+
+def emptied(data):
+    """A volume of the series without signal."""
+    return np.where(np.arange(data.shape[-1]) == 3, 0, data)
+
+
+REFUSED = [
+    (lambda data: (data * np.exp(0.8j)).astype(np.complex64), VoxelTypeError, "complex numbers"),
+    (colours, VoxelTypeError, "colours"),
+    (lambda data: data[..., None], (NotThreeDimensionalError, NotFourDimensionalError), "shape"),
+    (lambda data: data[:0], UnreadableImageError, "shape"),
+]
+
+
+@pytest.mark.parametrize(("harm", "error", "words"), REFUSED, ids=["complex", "colours", "an axis more", "no voxels"])
+@pytest.mark.parametrize("which", ["dwi", "mask", "t1w"])
+@pytest.mark.parametrize("stored", [False, True], ids=["memory", "file"])
+def test_images_of_another_kind_are_refused_as_the_command_does(
+    scan, mask, tmp_path, harm, error, words, which, stored
+):
+    images = {"dwi": scan, "mask": mask, "t1w": with_voxels(mask, np.float32)}
+    images[which] = with_voxels(images[which], harm)
+    if stored:
+        images[which].to_filename(tmp_path / "file.nii")
+        images[which] = tmp_path / "file.nii"
+    card = save_tiny_model(tmp_path, ("volume", "b0"), "b0", guided=True)
+    with pytest.raises(error, match=words) as refused:
+        restore(images["dwi"], mask=images["mask"], t1w=images["t1w"], model=card)
+    assert "\n" not in str(refused.value)
+    assert ("file.nii" if stored else {"dwi": "the series", "mask": "the mask", "t1w": "the T1w"}[which]) in str(
+        refused.value
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "affine", "error"),
+    [
+        (emptied, AFFINE, EmptyVolumeError),
+        (np.float32, np.diag([2000, 2000, 2500, 1]), VoxelSizeError),
+        (np.float32, np.array([[2, 0, 2, 0], [0, 2, 2, 0], [0, 0, 0.001, 0], [0, 0, 0, 1]]), PlaceError),
+        (np.float32, None, PlaceError),
+    ],
+)
+def test_a_series_without_signal_or_place_is_refused(scan, data, affine, error):
+    with pytest.raises(error, match="the series"):
+        restore(with_voxels(scan, data, affine))
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_files_that_are_missing_or_damaged_are_refused(scan, tmp_path, ending):
+    file = tmp_path / f"dwi{ending}"
+    with pytest.raises(UnreadableImageError, match="dwi"):
+        restore(file)
+    scan.to_filename(file)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UnreadableImageError, match="dwi"):
+        restore(file)
+    opened = nib.load(file)
+    file.unlink()
+    with pytest.raises(UnreadableImageError, match="dwi"):
+        restore(opened)
+    with pytest.raises(ConfigurationError, match="a nibabel image"):
+        restore(np.asarray(scan.dataobj))
+
+
+def test_images_need_not_be_nifti(scan, mask, tmp_path):
+    other = nib.MGHImage(np.asarray(mask.dataobj), AFFINE)
+    other.to_filename(tmp_path / "mask.mgz")
+    expected = restore(scan, mask=mask).dwi.get_fdata()
+    for given in (other, tmp_path / "mask.mgz"):
+        np.testing.assert_array_equal(restore(scan, mask=given).dwi.get_fdata(), expected)
+
+
+def test_what_the_command_warns_of_before_and_while_it_runs_is_told(scan, mask, tmp_path, caplog):
+    """A strong weighting, a volume on another scale, a mask of everything, an orientation that is not told."""
+    card = save_tiny_model(tmp_path, ("volume", "b0", "shell"))
+    known = json.loads(Path(card).read_text())
+    known["training"] = {"range": {"bvals": [900, 3000], "voxel_sizes": [0.5, 4]}, "patches": {"scale_range": [1, 4]}}
+    Path(card).write_text(json.dumps(known))
+    assert not [w for w in restore(scan, mask=mask, model=card).warnings if "ml, unlikely" not in w]
+
+    data = np.asarray(scan.dataobj) * np.where(np.arange(len(BVALS)) == 4, 20, 1).astype(np.float32)
+    header = nib.Nifti1Header()
+    header.set_data_shape(data.shape)
+    header.set_zooms((2, 2, 2.5, 1))
+    odd = nib.Nifti1Image(data, None, header)
+    odd.to_filename(tmp_path / "dwi.nii.gz")
+    whole = nib.Nifti1Image(np.ones(SHAPE, np.uint8), nib.load(tmp_path / "dwi.nii.gz").affine)
+    with caplog.at_level(logging.WARNING, "bids_sr"):
+        told = restore(tmp_path / "dwi.nii.gz", bvals=BVALS * 9, mask=whole, model=card).warnings
+    for words in ("dwi.nii.gz does not tell", "b = 9000 s/mm2 (trained on 900", "4 (b = 9000", "whole field of view"):
+        assert any(words in warning for warning in told), words
+    assert set(told) <= set(caplog.messages)
 
 
 def test_a_model_that_uses_no_t1w_does_not_touch_it(scan, mask):

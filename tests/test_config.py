@@ -1,5 +1,6 @@
 """A configuration survives its file, and impossible ones are refused with the option's name."""
 
+import json
 import tomllib
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from bids_sr.config import Config, check, options_from_toml, parse_memory, read_filters
 from bids_sr.errors import (
     ConfigurationError,
+    ForeignOutputError,
     InputError,
     InputInsideOutputError,
     MissingPathError,
@@ -146,6 +148,78 @@ def test_folders_that_cannot_be_used(config, tmp_path, paths, error):
 def test_derivatives_must_exist(config, tmp_path):
     with pytest.raises(MissingPathError, match="--derivatives prior"):
         check(replace(config, derivatives={"prior": tmp_path / "nowhere"}))
+
+
+@pytest.mark.parametrize(
+    ("paths", "error"),
+    [
+        ({"output_dir": "prior"}, OutputIsInputError),
+        ({"output_dir": "link"}, OutputIsInputError),
+        ({"output_dir": "prior/sub-01"}, OutputInsideInputError),
+        ({"output_dir": "raw/derivatives"}, InputInsideOutputError),
+        ({"work_dir": "prior"}, WorkInsideInputError),
+        ({"work_dir": "prior/sub-01/work"}, WorkInsideInputError),
+        ({"output_dir": "prior/derivatives/bids_sr"}, None),
+        ({"work_dir": "raw/derivatives/work"}, WorkInsideInputError),
+    ],
+)
+@pytest.mark.parametrize("levels", [("participant",), ("participant", "group")])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_derivatives_that_are_read_are_not_written_to(config, tmp_path, paths, error, levels, dry_run):
+    prior = tmp_path / "raw" / "derivatives" / "prior"
+    prior.mkdir(parents=True)
+    for name in ("prior", "link"):
+        (tmp_path / name).symlink_to(prior)
+    config = replace(config, derivatives={"fmriprep": prior}, analysis_levels=levels, dry_run=dry_run)
+    changed = replace(config, **{name: tmp_path / path for name, path in paths.items()})
+    if error is None:
+        check(changed)
+        return
+    with pytest.raises(error):
+        check(changed)
+
+
+FMRIPREP = {"Name": "fMRIPrep", "Version": "23.0.0"}
+OURS = {"Name": "bids_sr", "Version": "0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("description", "words"),
+    [
+        ({"DatasetType": "derivative", "GeneratedBy": [FMRIPREP]}, "the results of fMRIPrep. Name a folder of its own"),
+        ({"GeneratedBy": [FMRIPREP, {"Name": "Manual"}]}, "the results of fMRIPrep, Manual"),
+        ({"PipelineDescription": FMRIPREP}, "the results of fMRIPrep"),
+        ({"DatasetType": "raw", "GeneratedBy": [OURS]}, "a dataset that bids_sr did not make"),
+        ({"Name": "Scans", "BIDSVersion": "1.10.0"}, "a dataset that bids_sr did not make"),
+        ({"DatasetType": "derivative", "GeneratedBy": [{}, None]}, "a dataset that bids_sr did not make"),
+        ([], "a dataset that bids_sr did not make"),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"dry_run": True}, {"analysis_levels": ("group",)}, {"reports_only": True}])
+def test_results_of_other_programs_are_not_written_over(config, description, words, options):
+    config.output_dir.mkdir()
+    (config.output_dir / "dataset_description.json").write_text(json.dumps(description))
+    with pytest.raises(ForeignOutputError, match=words):
+        check(replace(config, **options))
+
+
+@pytest.mark.parametrize("generators", [[OURS], [OURS, FMRIPREP]])
+def test_results_of_ours_are_taken_up_again(config, generators):
+    config.output_dir.mkdir()
+    file = config.output_dir / "dataset_description.json"
+    file.write_text(json.dumps({"DatasetType": "derivative", "GeneratedBy": generators}))
+    check(config)
+
+
+def test_a_description_of_results_that_cannot_be_read_is_one_line(config):
+    config.output_dir.mkdir()
+    file = config.output_dir / "dataset_description.json"
+    for spoil in (lambda: file.write_text("{"), lambda: file.write_bytes(b"\xff\xfe{"), lambda: file.unlink()):
+        spoil()
+        if not file.exists():
+            file.symlink_to("annex-object-that-was-dropped")
+        with pytest.raises(ConfigurationError, match=r"OUTPUT_DIR: [^\n]* cannot be read [^\n]*$"):
+            check(config)
 
 
 @pytest.mark.parametrize(

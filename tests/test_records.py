@@ -6,11 +6,14 @@ import pytest
 
 from bids_sr.dwi.trust import BLANK_T1W, NO_T1W
 from bids_sr.records import (
+    OVERTAKEN,
     complete_record,
     failed_record,
     fingerprint,
     is_finished,
+    overtake,
     read_record,
+    reason_to_repeat,
     remove_replaced,
     stage_warnings,
     supersede,
@@ -54,7 +57,7 @@ def test_a_complete_record_holds_what_was_found_and_leaves_out_what_was_not():
         ({}, 0),
         ({"registration": {"agreement": 0.15, "rotation_degrees": 3.0, "translation_mm": 4.0}}, 0),
         ({"registration": {"agreement": 0.15, "rotation_degrees": 50.0, "translation_mm": 4.0}}, 1),
-        ({"registration": {"agreement": 0.15, "rotation_degrees": 3.0, "translation_mm": 73.0}}, 1),
+        ({"registration": {"agreement": 0.15, "rotation_degrees": 3.0, "translation_mm": 20.0}}, 1),
         ({"registration": {"agreement": 0.05, "rotation_degrees": 3.0, "translation_mm": 4.0}}, 1),
         ({"registration": {"agreement": 0.15, "contrast": 0.4, "rotation_degrees": 3.0, "translation_mm": 4.0}}, 1),
         ({"registration": {"agreement": float("nan"), "rotation_degrees": 3.0, "translation_mm": 4.0}}, 1),
@@ -168,3 +171,56 @@ def test_files_that_no_record_lists_any_more_go(tmp_path):
     remove_replaced(records, out, replaced)
     assert sorted(file.name for file in out.iterdir() if file.is_file()) == ["new.json", "new.nii.gz", "other.tsv"]
     assert (tmp_path / "outside.tsv").exists()
+
+
+FAILED = undone_check("ValueError: made for a test", failed=True)
+
+
+@pytest.mark.parametrize(
+    ("parts", "can_check_itself", "words"),
+    [
+        ({}, False, ""),
+        ({"self_check": {"done": True}, "departure": {"done": True}, "t1w_effect": {}}, True, ""),
+        ({"self_check": undone_check("It needs 3 GB.")}, True, "want of memory"),
+        ({"self_check": undone_check("It needs 3 GB.")}, False, ""),
+        ({"self_check": FAILED}, True, "self-check) and is tried once more"),
+        ({"self_check": {"done": True}, "departure": FAILED}, True, "departure from the scan"),
+        ({"self_check": FAILED, "t1w_effect": FAILED}, True, "self-check, effect of the T1w"),
+        ({"self_check": FAILED, "repeated": True}, True, ""),
+        ({"self_check": {"done": True}, "overtaken": True, "repeated": True}, True, "acquired grid"),
+    ],
+)
+def test_what_could_not_be_done_or_was_replaced_is_a_reason_to_repeat_a_series(parts, can_check_itself, words):
+    reason = reason_to_repeat(complete_record(OPENING, parts, {}, []) | parts, can_check_itself=can_check_itself)
+    assert words in reason
+    assert bool(reason) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("shared", "is_overtaken"),
+    [
+        ({"series": "a", "t1w": "b"}, False),
+        ({"series": "a"}, False),
+        ({"series": "a", "t1w": "c"}, True),
+        ({"series": "x", "t1w": "b"}, True),
+    ],
+)
+def test_only_results_with_files_from_something_else_are_overtaken(tmp_path, shared, is_overtaken):
+    own, same, other = (tmp_path / f"sub-01_{name}_desc-record.json" for name in ("res-1", "res-2", "dir-AP_res-2"))
+    done = complete_record({**OPENING, "stem": "sub-01", "shared": {"series": "a", "t1w": "b"}}, {}, {}, [])
+    write_record(own, done)
+    write_record(same, done)
+    write_record(other, {**done, "stem": "sub-01_dir-AP"})
+    assert overtake(own, "sub-01", shared) == ([same.name] if is_overtaken else [])
+    assert overtake(own, "sub-01", shared) == []
+    assert read_record(own) == done
+    assert "overtaken" not in read_record(other)
+    told = read_record(same)
+    assert (told.get("overtaken", False), told["status"]) == (is_overtaken, "done")
+    assert told["warnings"] == ["first", *([OVERTAKEN] if is_overtaken else [])]
+
+
+def test_a_result_of_an_earlier_version_which_kept_no_checksums_is_overtaken(tmp_path):
+    file = tmp_path / "sub-01_res-2_desc-record.json"
+    write_record(file, complete_record({**OPENING, "stem": "sub-01"}, {}, {}, []))
+    assert overtake(tmp_path / "sub-01_res-1_desc-record.json", "sub-01", {"series": "a"}) == [file.name]

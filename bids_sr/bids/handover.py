@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from bids_sr.bids.inputs import DwiSeries, read_description
 from bids_sr.bids.outputs import (
-    NAME,
     OutputLayout,
     bids_uri,
     dataset_description,
@@ -23,7 +22,7 @@ from bids_sr.bids.outputs import (
     write_if_changed,
     write_json,
 )
-from bids_sr.config import Config
+from bids_sr.config import NAME, Config
 from bids_sr.dwi.b0 import mean_b0
 from bids_sr.dwi.gradients import read_bvals
 from bids_sr.errors import NotForQsireconError

@@ -40,6 +40,7 @@ from bids_sr.errors import (
     StaleDatabaseError,
     UnavailableFileError,
     UnreadableSidecarError,
+    UnusableT1wError,
 )
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ class DwiSeries:
     t1w : Path or None
         The T1w image chosen.
     t1w_note : str
-        Why that one, ``same session`` or ``session 2 of the same subject``, with details after a semicolon; empty
-        without a T1w image.
+        Why that one, ``same session``, ``session 2 of the same subject`` or ``of the subject, without a session``, with
+        details after a semicolon; empty without a T1w image.
     t1w_is_aligned : bool
         Whether the T1w image already is in the world of the series (a derivative in the same space).
     mask : Path or None
@@ -512,9 +513,11 @@ def _series(
     t1w = _choose_t1w(image, t1w_images, root, is_derivative=is_derivative)
     bval, bvec = (_gradient_file(image.path, root, extension) for extension in (".bval", ".bvec"))
     mask = _mask(image, masks)
-    for path in (image.path, bval, bvec, t1w.path if t1w else None, mask):
+    for path in (image.path, bval, bvec, mask):
         if path is not None:
             check_content(path)
+    if t1w is not None:
+        _check_t1w(t1w.path)
     return DwiSeries(
         dwi=image.path,
         bval=bval,
@@ -529,6 +532,14 @@ def _series(
         dataset_name=str(description.get("Name") or root.name),
         is_derivative=is_derivative,
     )
+
+
+def _check_t1w(path: Path) -> None:
+    """The T1w is there; a run can do without it, or with another."""
+    try:
+        check_content(path)
+    except InputError as error:
+        raise UnusableT1wError(problem=error) from error
 
 
 def _check_image(path: Path, root: Path, *, validate: bool) -> None:
@@ -698,9 +709,9 @@ def _session_dates(subject_folder: Path) -> dict[str, datetime]:
 
 def _t1w_note(image: _Image, t1w: _Image, candidates: Sequence[_Image]) -> str:
     """Why this T1w image was chosen, for the log and the report."""
-    session = t1w.entities.get("ses")
-    elsewhere = session is not None and session != image.entities.get("ses")
-    notes = [f"session {session} of the same subject" if elsewhere else "same session"]
+    session, own = t1w.entities.get("ses"), image.entities.get("ses")
+    elsewhere = "of the subject, without a session" if session is None else f"session {session} of the same subject"
+    notes = ["same session" if session == own else elsewhere]
     if t1w.dataset:
         notes.append(f"from the derivatives {t1w.dataset}")
     rivals = [

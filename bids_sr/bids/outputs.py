@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bids_sr import __version__
 from bids_sr.bids.inputs import DwiSeries, join_entities, parse_entities, read_description, sort_entities
-from bids_sr.config import Config
+from bids_sr.config import NAME, Config
 
 if TYPE_CHECKING:
     import nibabel as nib
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from bids_sr.models.registry import ModelCard
 
 BIDS_VERSION = "1.10.0"
-NAME = "bids_sr"
 #: Name of the source dataset in BIDS URIs.
 SOURCE = "raw"
 
@@ -369,7 +368,7 @@ def dataset_description(config: Config, model_card: ModelCard | None = None) -> 
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "License": str(source.get("License") or "That of the source dataset"),
-        "Authors": [*authors, f"The {NAME} developers"],
+        "Authors": list(dict.fromkeys([*authors, f"The {NAME} developers"])),
         "GeneratedBy": [generator],
         "SourceDatasets": [_source_dataset(config.bids_dir, source)],
         "DatasetLinks": {name: path.as_uri() for name, path in dataset_links(config).items() if name},

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bids_sr import __version__
 from bids_sr.cli.arguments import OneLineParser
@@ -523,7 +523,7 @@ def _introduction(evaluation: _Evaluation) -> str:
 
 def _about(contender: _Contender, series: Iterable[DwiSeries]) -> str:
     """A line on a model; it tells which of the subjects it was trained on, going by their names."""
-    from bids_sr.training.subjects import shared_subjects
+    from bids_sr.training.subjects import shared_subjects, trained_on
 
     card = contender.card
     line = f"- {contender.name}: {card.description}"
@@ -534,11 +534,6 @@ def _about(contender: _Contender, series: Iterable[DwiSeries]) -> str:
     line += f" {card.parameters:,} parameters, weights {card.weights_sha256[:12]}, made for scales of {made_for}."
     seen = shared_subjects([one.stem for one in series], trained_on(card.training))
     return line + (f" **Trained on subjects of the same name: {', '.join(seen)}.**" if seen else "")
-
-
-def trained_on(training: Mapping[str, Any]) -> list[str]:
-    """Names of the scans that a model was trained on, before it was started from another model too."""
-    return [*training.get("scans", []), *(trained_on(training["started_from"]) if "started_from" in training else [])]
 
 
 if __name__ == "__main__":

@@ -219,10 +219,11 @@ def fit_model(options: argparse.Namespace) -> None:
     settings = _settings(options)
     scans = [scan for file in options.pack for scan in load_pack(file)]
     validation = [scan for file in options.validation for scan in load_pack(file)]
-    _check_subjects(scans, validation)
+    initial = _initial(options.init_from)
+    _check_subjects(scans, validation, None if initial is None else initial[1])
     warning = _t1w_warning(settings, scans)
     if warning:
-        print(f"bids-sr-train: warning: {warning}", file=sys.stderr)
+        _warn(warning)
     hardware = Hardware(
         options.device, options.devices, options.nodes, options.strategy,
         options.threads or max(1, available_cpus() // options.devices), options.workers,
@@ -230,7 +231,7 @@ def fit_model(options: argparse.Namespace) -> None:
     _quieten()
     train(
         scans, validation, settings, options.name or preset_file(options.preset).stem, options.output, hardware,
-        resume=options.resume, initial=_initial(options.init_from),
+        resume=options.resume, initial=initial,
     )  # fmt: skip
 
 
@@ -251,7 +252,7 @@ def add_uncertainty(options: argparse.Namespace) -> None:
         raise TrainingDataError(where=f"--model {options.model}", problem="is not a CSR-dMRI network")
     scans = [scan for file in options.pack for scan in load_pack(file)]
     validation = [scan for file in options.validation for scan in load_pack(file)]
-    _check_subjects(scans, validation)
+    _check_subjects(scans, validation, card)
     uncertain, told = fit_spread(model, card, scans, validation, SpreadSettings(seed=options.seed))
     save_model(uncertain, dataclasses.replace(told, name=options.name or card.name), options.output)
     for scan, share in told.uncertainty["coverage"].items():
@@ -279,13 +280,26 @@ def _settings(options: argparse.Namespace) -> TrainingSettings:
     return load_settings(options.preset, instead)
 
 
-def _check_subjects(scans: Sequence[PackedScan], validation: Sequence[PackedScan]) -> None:
-    """Refuse to validate on subjects that are trained on."""
-    from bids_sr.training.subjects import shared_subjects
+def _check_subjects(scans: Sequence[PackedScan], validation: Sequence[PackedScan], begun: ModelCard | None) -> None:
+    """Refuse to validate on subjects that are trained on, or that the model begun with has learned from."""
+    from bids_sr.training.subjects import namesakes, shared_subjects, trained_on
 
-    shared = shared_subjects(*([scan.name for scan in part] for part in (scans, validation)))
-    if shared:
+    names, validated = ([scan.name for scan in part] for part in (scans, validation))
+    if shared := shared_subjects(names, validated):
         raise TrainingDataError(where=shared[0], problem="given both for training and for validation")
+    learned = [] if begun is None else trained_on(begun.training)
+    if begun is not None and (known := shared_subjects(learned, validated)):
+        raise TrainingDataError(where=known[0], problem=f"given for validation, and {begun.name} has learned from it")
+    if alike := namesakes([*names, *learned], validated):
+        _warn(
+            f"{', '.join(alike)} of one dataset to learn from and of another one for validation: "
+            "if that is one person, as in raw data and their derivatives, the validation is not of other subjects"
+        )
+
+
+def _warn(line: str) -> None:
+    """Say what may be wrong."""
+    print(f"bids-sr-train: warning: {line}", file=sys.stderr)
 
 
 def _initial(name: str | None) -> tuple[TrainableModel, ModelCard] | None:

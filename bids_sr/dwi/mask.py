@@ -119,6 +119,13 @@ def check_mask_grid(found: Grid, expected: Grid, name: str) -> None:
         raise MaskGridError(mask=name, found=found.shape, expected=expected.shape)
 
 
+def full_mask_notes(mask: NDArray[np.bool_], name: str) -> list[str]:
+    """That a mask masks nothing, in a sentence; `name` tells which mask."""
+    if not mask.all():
+        return []
+    return [f"The brain mask {name} covers the whole field of view, so air counts as brain in every number."]
+
+
 def millilitres(mask: NDArray[np.bool_], grid: Grid) -> float:
     """Volume of a mask in ml."""
     return round(float(mask.sum() * np.prod(grid.voxel_sizes)) / 1000, 1)

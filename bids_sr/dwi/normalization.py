@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bids_sr.dwi.b0 import Series
 from bids_sr.dwi.gradients import shells
-from bids_sr.errors import NoSignalError
+from bids_sr.errors import EmptyVolumeError, NoSignalError
 
 Array = NDArray[np.floating]
 Float = NDArray[np.float32]
@@ -290,6 +290,30 @@ def _shell_means(
 def _median(values: Array) -> float:
     """Median of values, (n,), of which those that are not finite count as 0; 0 where there are none."""
     return float(np.median(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0))) if values.size else 0.0
+
+
+def check_volumes(data: Series, name: str) -> None:
+    """Refuse a series with a volume without signal, which would spoil the tensor everywhere; `name` tells the series.
+
+    Raises
+    ------
+    EmptyVolumeError
+        If all voxels of a volume are the same, or none is a finite number.
+    """
+    flat: dict[int, float] = {}
+    for volume in range(data.shape[3]):
+        voxels = np.asarray(data[..., volume])
+        values = voxels[np.isfinite(voxels)]
+        if values.size == 0:
+            raise EmptyVolumeError(dwi=name, volume=volume, content="no number that is finite")
+        if values.max() == values.min():
+            flat[volume] = float(values[0])
+        if flat.get(volume) == 0:
+            raise EmptyVolumeError(dwi=name, volume=volume, content="nothing but zeros")
+    # A series that is flat as a whole shows no brain, which the mask tells.
+    if flat and len(flat) < data.shape[3]:
+        volume, value = next(iter(flat.items()))
+        raise EmptyVolumeError(dwi=name, volume=volume, content=f"the number {value:g} everywhere")
 
 
 def odd_volumes(medians: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.bool_]:

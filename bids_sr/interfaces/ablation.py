@@ -28,6 +28,8 @@ class _RestoreWithoutT1wOutputSpec(RestoreOutputSpec):
 class RestoreWithoutT1w(Restore):
     """Restore a few volumes without the T1w where the series was restored with it; whatever fails, fails no run."""
 
+    # A failure is an output like any other, which nipype would keep; a later run is to try again.
+    _always_run = True
     input_spec = _RestoreWithoutT1wInputSpec
     output_spec = _RestoreWithoutT1wOutputSpec
 

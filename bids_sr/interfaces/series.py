@@ -13,7 +13,8 @@ import nibabel as nib
 import numpy as np
 from nipype.interfaces.base import File, isdefined
 
-from bids_sr.errors import EmptyVolumeError, T1wRegistrationError, UnreadableImageError
+from bids_sr.dwi.normalization import check_volumes
+from bids_sr.errors import T1wRegistrationError, UnreadableImageError
 from bids_sr.headers import check_whole, read_voxels
 from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
 
@@ -37,8 +38,8 @@ class UnpackSeries(CoreInterface):
         file = Path(self.inputs.dwi_file)
         plain = unpack(file, folder / "dwi.nii") if file.suffix == ".gz" else file
         image = nib.load(plain)
-        check_whole(image, plain, file)
-        check_volumes(image, file.name)
+        check_whole(image, file)
+        check_volumes(image.dataobj, file.name)
         if isdefined(self.inputs.t1w_file):
             check_t1w(Path(self.inputs.t1w_file))
         return {"dwi_file": str(plain)}
@@ -58,30 +59,6 @@ def unpack(packed: Path, plain: Path) -> Path:
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UnreadableImageError(path=packed, reason=str(error)) from error
     return plain
-
-
-def check_volumes(image: Any, name: str) -> None:
-    """Refuse a series with a volume without signal, which would spoil the tensor everywhere; `name` tells the series.
-
-    Raises
-    ------
-    EmptyVolumeError
-        If all voxels of a volume are the same, or none is a finite number.
-    """
-    flat: dict[int, float] = {}
-    for volume in range(image.shape[3]):
-        voxels = np.asarray(image.dataobj[..., volume])
-        values = voxels[np.isfinite(voxels)]
-        if values.size == 0:
-            raise EmptyVolumeError(dwi=name, volume=volume, content="no number that is finite")
-        if values.max() == values.min():
-            flat[volume] = float(values[0])
-        if flat.get(volume) == 0:
-            raise EmptyVolumeError(dwi=name, volume=volume, content="nothing but zeros")
-    # A series that is flat as a whole shows no brain, which the mask tells.
-    if flat and len(flat) < image.shape[3]:
-        volume, value = next(iter(flat.items()))
-        raise EmptyVolumeError(dwi=name, volume=volume, content=f"the number {value:g} everywhere")
 
 
 def check_t1w(file: Path) -> None:

@@ -25,6 +25,9 @@ _CARD = "bids_sr_card"
 #: What must be the same on both cards for a training to go on, and under `training` on them.
 _SAME = ("architecture", "arguments", "inputs", "normalization")
 _SAME_IN_TRAINING = ("scans", "patches", "loss", "optimization", "adversarial")
+#: What must be the same under `training` as far as both cards tell it: those of earlier versions tell less, and to ask
+#: whether a network is trained takes no scans for validation.
+_SAME_IF_TOLD = ("validation_scans", "scans_with_t1w", "range", "checksums")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -142,8 +145,10 @@ def resumed_card(checkpoint: Path, card: ModelCard, folder: Path) -> ModelCard:
     home = checkpoint.resolve().parent.parent
     if card.training["optimization"]["patience"] and home != folder.resolve():
         raise TrainingDataError(where=checkpoint, problem=f"its best weights lie beside it; go on with --output {home}")
+    # The weights are the checkpoint's, whatever else was named to begin with.
     origin = {key: value for key, value in before["training"].items() if key == "started_from"}
-    return dataclasses.replace(card, training={**card.training, **origin})
+    training = {key: value for key, value in card.training.items() if key != "started_from"}
+    return dataclasses.replace(card, training=training | origin)
 
 
 def difference(before: Mapping[str, Any], card: ModelCard) -> str:
@@ -161,8 +166,17 @@ def difference(before: Mapping[str, Any], card: ModelCard) -> str:
     for name in _SAME_IN_TRAINING:
         then, today = (_decisive(fields["training"].get(name), card.guided) for fields in (before, now))
         pairs[name] = then, today
+    pairs |= {name: _told(before["training"].get(name), now["training"].get(name)) for name in _SAME_IF_TOLD}
     found = (_changed(name, *pair) for name, pair in pairs.items())
     return next((words for words in found if words), "")
+
+
+def _told(before: Any, now: Any) -> tuple[Any, Any]:
+    """What both cards tell: of tables the keys that both have, and of a list or number nothing if one has none."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = before.keys() & now.keys()
+        return {key: before[key] for key in keys}, {key: now[key] for key in keys}
+    return (before, now) if before not in (None, []) and now not in (None, []) else (None, None)
 
 
 def _as_json(card: ModelCard) -> str:

@@ -148,11 +148,13 @@ class Restoration(lightning.LightningModule):
 
 def rate_factor(step: int, options: Optimization) -> float:
     """The learning rate of a step, counted from 0, as a part of its peak."""
-    # Of a training made short, as a network is tuned, the rate would otherwise grow to its last step.
-    warmup = min(options.warmup_steps, options.max_steps // 4)
+    halving = options.schedule == "halving"
+    # Of a training made short, as a network is tuned, the rate would otherwise grow to its last step. Halving does not
+    # look at the end, so that it can be prolonged.
+    warmup = options.warmup_steps if halving else min(options.warmup_steps, options.max_steps // 4)
     if step < warmup:
         return FIRST_RATE + (1 - FIRST_RATE) * step / warmup
-    if options.schedule == "halving":
+    if halving:
         return 0.5 ** (step // options.halve_every)
     progress = (step - warmup) / max(1, options.max_steps - warmup)
     return (1 + math.cos(math.pi * min(progress, 1))) / 2

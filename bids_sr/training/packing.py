@@ -1,6 +1,7 @@
 """Scans packed for training: one file of normalized brain boxes that needs no BIDS, NIfTI or DIPY to be read."""
 
 import json
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,6 +99,15 @@ class PackedScan:
     def pseudo_t1ws(self) -> PseudoT1ws:
         """Pictures made from the lowest weighted shell and the b0."""
         return PseudoT1ws(contrasts(self.data[self.shells == 1], self.means[0], self.mask), self.mask)
+
+    @cached_property
+    def checksum(self) -> str:
+        """Of its content: the volumes, which are not read, are told by the means of their shells."""
+        parts = (self.means, self.shells, self.mask, self.levels, self.voxel_sizes, self.t1w, self.gradients)
+        total = 0
+        for part in parts:
+            total = total if part is None else zlib.crc32(np.ascontiguousarray(part).data, total)
+        return f"{total:08x}"
 
     @cached_property
     def normalizations(self) -> dict[str, Normalization]:

@@ -108,6 +108,7 @@ def card_of(
         "scans_with_t1w": sum(scan.t1w is not None for scan in scans),
         "validation_scans": [scan.name for scan in validation],
         "range": _range(scans),
+        "checksums": {scan.name: scan.checksum for scan in (*scans, *validation)},
         "patches": asdict(settings.patches),
         "loss": _loss_record(settings.loss),
         "optimization": asdict(options),

@@ -1,6 +1,7 @@
 """What decides how a training goes, read from a TOML file and checked before anything starts."""
 
 import dataclasses
+import math
 import tomllib
 import types
 from collections.abc import Mapping
@@ -118,7 +119,7 @@ class Optimization:
     halve_every : int
         In steps; for "halving" only.
     warmup_steps : int
-        Steps in which the rate grows from a twentieth of its peak; at most a quarter of `max_steps`.
+        Steps in which the rate grows from a twentieth of its peak; of a cosine, at most a quarter of `max_steps`.
     max_steps : int
         Steps in all.
     batch_size : int
@@ -339,10 +340,22 @@ def load_settings(preset: str, instead: Mapping[str, Any] | None = None) -> Trai
         content = tomllib.loads(file.read_text(encoding="utf-8"))
         if instead:
             content["optimization"] = {**content.get("optimization", {}), **instead}
+        _check_finite(content, "")
         return _parsed(TrainingSettings, content, "")
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, BidsSrError) as error:
         problem = error.strerror if isinstance(error, OSError) else str(error)
         raise TrainingDataError(where=f"preset {preset}", problem=problem) from error
+
+
+def _check_finite(content: Mapping[str, Any], section: str) -> None:
+    """Refuse the numbers `nan` and `inf`, which TOML knows: every comparison with the first is false."""
+    for key, value in content.items():
+        if isinstance(value, dict):
+            _check_finite(value, key)
+        numbers = value if isinstance(value, list) else [value]
+        if not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
+            place = f"[{section}]" if section else "top level"
+            raise TrainingDataError(where=place, problem=f"{key} = {value!r} is not finite")
 
 
 Parsed = TypeVar("Parsed")

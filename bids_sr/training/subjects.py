@@ -4,7 +4,8 @@ Such a name is that of the series, which begins with the subject, after the fold
 of several datasets were packed together: ``site-a/sub-01_dir-AP``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 def subject_of(scan: str) -> str:
@@ -25,3 +26,18 @@ def shared_subjects(scans: Iterable[str], others: Iterable[str]) -> list[str]:
     """Subjects, sorted, of whom there may be scans on both sides, by the names of the scans."""
     known = list(others)
     return sorted({subject_of(scan) for scan in scans if any(may_share_subject(scan, other) for other in known)})
+
+
+def namesakes(scans: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Subjects, sorted, of one name on both sides in datasets of different names: raw data and derivatives, perhaps."""
+    known = list(others)
+    apart = (scan for scan in scans if not shared_subjects([scan], known))
+    return sorted({subject_of(scan) for scan in apart} & {subject_of(other) for other in known})
+
+
+def trained_on(training: Mapping[str, Any]) -> list[str]:
+    """Names of the scans that a model was trained on, before it was started from another model too.
+
+    `training` is what its card tells.
+    """
+    return [*training.get("scans", []), *(trained_on(training["started_from"]) if "started_from" in training else [])]

@@ -31,9 +31,12 @@ from bids_sr.errors import (
 )
 from bids_sr.interfaces.failure import Failure
 from bids_sr.records import (
+    failed_parts,
     failed_record,
     is_finished,
+    overtake,
     read_record,
+    reason_to_repeat,
     remove_replaced,
     supersede,
     write_record,
@@ -269,19 +272,45 @@ def plan_work(config: Config, card: Any, locks: ExitStack) -> Work:
             raise OpenFilesError(limit=file_limit)
         lock = locks.enter_context(ExitStack())
         lock.enter_context(_alone(plan))
-        if is_finished(read_record(plan.record_file), plan.fingerprint, config.output_dir):
+        found_record = read_record(plan.record_file) or {}
+        done = is_finished(found_record, plan.fingerprint, config.output_dir)
+        reason = reason_to_repeat(found_record, can_check_itself=plan.checks_itself) if done else ""
+        if done and not reason:
             lock.close()
-            work.outcomes.append(Outcome(series.label, "skipped", "already done with the same input and options"))
+            work.outcomes.append(Outcome(series.label, "skipped", _already_done(plan, found_record)))
             work.finished.append(plan)
             continue
         record = opening_record(plan, started)
+        if reason:
+            logger.info("%s: done before, and restored again: %s.", series.label, reason)
+            record["repeated"] = bool(failed_parts(found_record))
         for warning in record["warnings"]:
             logger.warning("%s: %s", series.label, warning)
         work.plans.append(plan)
         work.records.append(record)
     # Not before: a run that ends while it plans leaves good results as they are.
     work.replaced.extend(supersede(plan.record_file) for plan in work.plans)
+    _mark_overtaken(work)
     return work
+
+
+def _mark_overtaken(work: Work) -> None:
+    """Mark earlier results at other resolutions whose files on the acquired grid this run makes from something else."""
+    told = (
+        "%s: the files on the acquired grid are made anew, from other input or options than those of %s, which lists "
+        "them too. Give results that differ in more than the resolution a folder each."
+    )
+    for plan in work.plans:
+        for name in overtake(plan.record_file, plan.series.stem, plan.shared):
+            logger.warning(told, plan.series.label, name)
+
+
+def _already_done(plan: Any, record: Mapping[str, Any]) -> str:
+    """Why a series is left alone, and how to try once more what broke off in it twice."""
+    told = "already done with the same input and options"
+    if failed := failed_parts(record):
+        told += f"; a check broke off twice ({', '.join(failed)}): to try once more, remove {plan.record_file}"
+    return told
 
 
 @contextmanager

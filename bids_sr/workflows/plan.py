@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,9 @@ class SeriesPlan:
         SHA-256 over inputs, options, weights and version.
     notes : tuple of str
         What a reader should know of the input files, in sentences.
+    shared : mapping
+        SHA-256 over all that decides the files on the acquired grid, which results at all resolutions share: ``series``
+        for mask and maps, and ``t1w`` for the T1w that is registered, if one is.
     """
 
     series: DwiSeries
@@ -69,6 +73,7 @@ class SeriesPlan:
     truth: Truth | None
     fingerprint: str
     notes: tuple[str, ...] = ()
+    shared: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def layout(self) -> OutputLayout:
@@ -158,12 +163,18 @@ class SeriesPlan:
                 f"fewer than {LEAST_VOXELS} voxels."
             )
         if self.self_check_gb > self.config.memory_gb:
-            return f"It needs {self.self_check_gb:.1f} GB of memory, and there are {self.config.memory_gb:.1f} (--mem)."
+            needed, available = shown_gb(self.self_check_gb, self.config.memory_gb)
+            return f"It needs {needed:.1f} GB of memory, and there are {available:.1f} (--mem)."
         return ""
 
     def uri(self, path: Path) -> str:
         """BIDS URI of an input or output file."""
         return bids_uri(dataset_links(self.config), path)
+
+
+def shown_gb(needed: float, available: float) -> tuple[float, float]:
+    """Memory that is needed and the less that there is, in GB to one decimal: they differ, and the first is enough."""
+    return math.ceil(needed * 10) / 10, math.floor(available * 10 + 1e-9) / 10
 
 
 def card_of_run(config: Config) -> ModelCard:
@@ -195,13 +206,23 @@ def plan_series(series: DwiSeries, config: Config, card: ModelCard, device: str)
     """
     plan = sketch_series(series, config, card, device)
     check_memory(plan)
-    inputs = [series.dwi, series.bval, series.bvec, series.t1w, series.mask]
+    shared = _shared(plan)
     options = {name: getattr(config, name) for name in RELEVANT_OPTIONS}
-    options |= {"device": device, "model": card.name, "sidecar": dict(series.sidecar)}
+    options |= {"device": device, "model": card.name, "shared": shared}
     # The same weights do something else where a card gives them other inputs.
     options |= {"architecture": card.architecture, "arguments": card.arguments, "signal": asdict(card.signal)}
-    key = fingerprint(inputs, options, card.weights_sha256)
-    return replace(plan, truth=find_truth(series, plan.target), fingerprint=key)
+    key = fingerprint([series.t1w], options, card.weights_sha256)
+    return replace(plan, truth=find_truth(series, plan.target), fingerprint=key, shared=shared)
+
+
+def _shared(plan: SeriesPlan) -> dict[str, str]:
+    """Checksums of what decides the files on the acquired grid; see `SeriesPlan`."""
+    series, config = plan.series, plan.config
+    options = {"b0_threshold": config.b0_threshold, "random_seed": config.random_seed, "sidecar": dict(series.sidecar)}
+    shared = {"series": fingerprint([series.dwi, series.bval, series.bvec, series.mask], options, "")}
+    if plan.registers_t1w:
+        shared["t1w"] = fingerprint([series.t1w], shared | {"sloppy": config.sloppy}, "")
+    return shared
 
 
 def sketch_series(series: DwiSeries, config: Config, card: ModelCard, device: str) -> SeriesPlan:
@@ -229,6 +250,7 @@ def check_memory(plan: SeriesPlan) -> None:
     """
     needed, available = plan.restore_gb(plan.card.name), plan.config.memory_gb
     if needed > available:
+        needed, available = shown_gb(needed, available)
         raise OutOfMemoryError(what=plan.series.label, needed_gb=needed, available_gb=available)
 
 
@@ -254,6 +276,7 @@ def opening_record(plan: SeriesPlan, started: str) -> dict[str, Any]:
         "command_line": config.command_line,
         "options": {name: _plain_option(getattr(config, name)) for name in RELEVANT_OPTIONS},
         "fingerprint": plan.fingerprint,
+        "shared": dict(plan.shared),
         "inputs": _input_uris(plan),
         "grids": _grids(plan),
         "model": _model(plan),
@@ -330,6 +353,6 @@ def _t1w_warnings(plan: SeriesPlan) -> list[str]:
         return [f"Run without a T1w image, as asked (--no-t1w). {lost}"]
     if series.t1w is None:
         return [f"No T1w image was found for this subject: T1w-free mode. {lost}"]
-    if not series.t1w_note.startswith("same session"):
+    if series.t1w_note.startswith("session "):
         return [f"The T1w image is not of the same session ({series.t1w_note}). Check that anatomy has not changed."]
     return []

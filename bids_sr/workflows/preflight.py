@@ -9,7 +9,7 @@ import numpy as np
 
 from bids_sr.bids.inputs import DwiSeries
 from bids_sr.dwi.gradients import check_gradients, read_gradients
-from bids_sr.dwi.mask import check_mask_grid
+from bids_sr.dwi.mask import check_mask_grid, full_mask_notes
 from bids_sr.errors import EmptyMaskError
 from bids_sr.geometry import Grid
 from bids_sr.headers import open_series, open_volume, place_notes, read_voxels, slice_notes
@@ -62,9 +62,7 @@ def _mask_notes(file: Path, source: Grid) -> list[str]:
     """Refuse a mask that is empty or lies on another grid; tell of one that masks nothing."""
     image = open_volume(file, "brain mask")
     check_mask_grid(Grid.of(image), source, str(file))
-    brain = read_voxels(image, file) > 0.5
+    brain = np.asarray(read_voxels(image, file) > 0.5)
     if not brain.any():
         raise EmptyMaskError(image=file, reason="the mask given is empty (no voxel above 0.5)")
-    if np.all(brain):
-        return [f"The brain mask {file.name} covers the whole field of view, so air counts as brain in every number."]
-    return []
+    return full_mask_notes(brain, file.name)

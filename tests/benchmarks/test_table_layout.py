@@ -157,6 +157,10 @@ def test_a_family_is_told_from_its_variants_by_one_thing():
     assert adversarial.adversarial.start_after == plain.optimization.max_steps / 2
     alike = {"adversarial": None, "description": ""}
     assert replace(adversarial, **alike) == replace(plain, **alike)
+    strong = settings_of("unet3d_adversarial_strong")
+    assert strong.adversarial.weight == 20 * adversarial.adversarial.weight
+    assert replace(strong.adversarial, weight=0.01, start_after=250) == adversarial.adversarial
+    assert replace(strong, adversarial=None) == replace(adversarial, adversarial=None)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -32,6 +32,7 @@ from bids_sr.errors import (
     StaleDatabaseError,
     UnavailableFileError,
     UnreadableSidecarError,
+    UnusableT1wError,
 )
 from tests.skeleton import Skeleton, qsiprep
 
@@ -381,7 +382,19 @@ def test_first_of_several_runs_is_taken_and_noted(raw):
 def test_session_free_t1w_serves_every_session(raw):
     raw.dwi("sub-01_ses-1")
     subject = raw.t1w("sub-01")
-    assert find(raw)[0].t1w == subject
+    (series,) = find(raw)
+    assert (series.t1w, series.t1w_note) == (subject, "of the subject, without a session")
+
+
+def test_a_t1w_that_is_not_there_can_be_passed_over_as_its_message_says(raw):
+    raw.dwi("sub-01")
+    gone, other = raw.t1w("sub-01_run-1"), raw.t1w("sub-01_run-2")
+    gone.unlink()
+    gone.symlink_to("/nowhere/annex/key")
+    with pytest.raises(UnusableT1wError, match=r"run-1.*datalad get.*another T1w.*--bids-filter-file.*--no-t1w"):
+        find(raw)
+    assert find(raw, use_t1w=False)[0].t1w is None
+    assert find(raw, filters={"t1w": {"run": 2}})[0].t1w == other
 
 
 # Derivatives

@@ -218,7 +218,13 @@ def test_description_names_model_weights_and_sources(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"), [("Jane Doe", ["Jane Doe"]), (["A", "B"], ["A", "B"]), ([], ["The authors of Skeleton"])]
+    ("given", "expected"),
+    [
+        ("Jane Doe", ["Jane Doe"]),
+        (["A", "B", "A"], ["A", "B"]),
+        ([], ["The authors of Skeleton"]),
+        (["The bids_sr developers"], []),
+    ],
 )
 def test_authors_are_names(tmp_path, given, expected):
     raw = Skeleton(tmp_path / "raw")

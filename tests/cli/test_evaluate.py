@@ -16,7 +16,7 @@ from bids_sr import companions
 from bids_sr.bids import outputs
 from bids_sr.bids.inputs import DwiSeries
 from bids_sr.cli import evaluate
-from bids_sr.cli.evaluate import build_parser, main, parse_scale, scale_text, trained_on, within_range
+from bids_sr.cli.evaluate import build_parser, main, parse_scale, scale_text, within_range
 from bids_sr.degradation import PROFILES
 from bids_sr.dwi.registration import Registration
 from bids_sr.errors import NoSignalError
@@ -354,12 +354,6 @@ def test_it_is_told_if_a_model_knew_a_subject_by_whichever_scan(learned_from, to
     series = [DwiSeries(Path(), Path(), Path(), entities=entities) for entities in found]
     line = evaluate._about(evaluate._Contender("some", "some", trained), series)
     assert line.endswith("made for scales of 1 to 4." + told)
-
-
-def test_scans_of_earlier_trainings_count_as_seen():
-    training = {"scans": ["sub-01"], "started_from": {"scans": ["sub-02"], "started_from": {"scans": ["sub-03"]}}}
-    assert trained_on(training) == ["sub-01", "sub-02", "sub-03"]
-    assert trained_on({}) == []
 
 
 def test_the_help_names_every_profile():

@@ -241,13 +241,47 @@ def test_training_and_validating_on_one_subject_is_refused(packs, tmp_path, caps
 def test_one_subject_is_one_whether_its_pack_was_made_of_one_dataset_or_several(
     packs, tmp_path, capsys, trained, validated, code
 ):
-    for part, name in (("train", trained), ("validation", validated)):
-        (scan,) = load_pack(packs / f"{part}.safetensors")
-        object.__setattr__(scan, "name", name)
-        save_pack([scan], tmp_path / f"{part}.safetensors")
-    assert fit(tmp_path, tmp_path / "out") == code
+    assert fit(renamed(packs, tmp_path, trained, validated), tmp_path / "out") == code
     if code:
         assert "sub-01: given both for training and for validation" in one_line(capsys)
+
+
+def renamed(packs, folder, train="sub-01", validation="sub-02"):
+    """The packs, of other subjects."""
+    folder.mkdir(exist_ok=True)
+    for part, name in (("train", train), ("validation", validation)):
+        (scan,) = load_pack(packs / f"{part}.safetensors")
+        object.__setattr__(scan, "name", name)
+        save_pack([scan], folder / f"{part}.safetensors")
+    return folder
+
+
+def test_validating_on_what_the_model_begun_with_has_learned_from_is_refused(packs, tmp_path, capsys):
+    assert fit(packs, tmp_path / "first") == 0
+    assert fit(renamed(packs, tmp_path / "new", "sub-03"), tmp_path / "second", *started(tmp_path / "first")) == 0
+    others = renamed(packs, tmp_path / "others", "sub-04", "sub-01_run-2")
+    capsys.readouterr()
+    for origin in ("first", "second"):
+        assert fit(others, tmp_path / "out", *started(tmp_path / origin)) == 2
+        assert "sub-01: given for validation, and tiny has learned from it" in one_line(capsys)
+        words = [str(others / "train.safetensors"), "--validation", str(others / "validation.safetensors")]
+        model = str(tmp_path / origin / "tiny.json")
+        assert main(["uncertainty", *words, "--model", model, "--output", str(tmp_path / "told")]) == 2
+        assert "sub-01: given for validation, and tiny has learned from it" in one_line(capsys)
+    assert not (tmp_path / "told").exists()
+
+
+def started(folder):
+    return ["--init-from", str(folder / "tiny.json")]
+
+
+def test_one_label_in_two_datasets_is_warned_of(packs, tmp_path, capsys):
+    both = renamed(packs, tmp_path / "packs", "bids/sub-01", "qsiprep/sub-01_space-ACPC_desc-preproc")
+    assert fit(both, tmp_path / "out") == 0
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert told.startswith("bids-sr-train: warning: sub-01 of one dataset to learn from and of another one")
+    assert fit(renamed(packs, tmp_path / "apart", "bids/sub-01", "qsiprep/sub-02"), tmp_path / "again") == 0
+    assert "warning" not in capsys.readouterr().err
 
 
 GUIDED = PRESET.replace("residual = true", "residual = true\nguided = true")

@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from bids_sr.records import SCHEMA
@@ -57,6 +59,82 @@ def test_nothing_of_an_earlier_result_with_other_options_is_left(place, referenc
     for model in (first, second):
         assert run(place.words(model=model)).code == 0
     assert_same(place.out, references[second].out)
+
+
+def given_mask(folder, out):
+    """A dataset that holds the mask of a result, less its upper half."""
+    mask = nib.load(next(out.rglob("sub-01_ses-1_desc-brain_mask.nii.gz")))
+    smaller = np.asarray(mask.dataobj).copy()
+    smaller[..., smaller.shape[2] // 2 :] = 0
+    file = folder / "sub-01/ses-1/dwi/sub-01_ses-1_desc-brain_mask.nii.gz"
+    file.parent.mkdir(parents=True)
+    nib.Nifti1Image(smaller, mask.affine).to_filename(file)
+    (folder / "dataset_description.json").write_text(json.dumps({"Name": "Masks", "BIDSVersion": "1.10.0"}))
+    return folder
+
+
+def test_a_result_whose_files_another_resolution_replaced_from_other_input_is_made_again(place, reference, tmp_path):
+    assert run(place.words()).code == 0
+    whole = {file: file.read_bytes() for file in place.out.rglob("*.nii.gz") if "desc-departure" not in file.name}
+    finer = place.words("--derivatives", f"m={given_mask(tmp_path / 'masks', place.out)}")
+    finer[finer.index("--scale") + 1] = "1.5"
+    overtaking = run(finer)
+    assert overtaking.code == 0
+    assert "made anew, from other input or options" in overtaking.text
+    assert [file.name for file, content in whole.items() if file.read_bytes() != content]
+    assert "may no longer be those" in (place.out / "sub-01.html").read_text()
+    again = run(place.words())
+    assert again.code == 0
+    assert "done before, and restored again: a later run" in again.text
+    assert [file.name for file, content in whole.items() if file.read_bytes() != content] == []
+    assert "already done" in run(place.words()).text
+
+
+def test_other_resolutions_from_the_same_input_leave_each_other_alone(place):
+    for scale in ("2", "1.5", "2", "1.5"):
+        words = place.words()
+        words[words.index("--scale") + 1] = scale
+        finished = run(words)
+        assert finished.code == 0
+        assert "made anew" not in finished.text
+    assert "already done" in finished.text
+
+
+TOO_LITTLE_MEMORY = """
+    from bids_sr.workflows.plan import SeriesPlan
+    SeriesPlan.self_check_gb = property(lambda plan: plan.config.memory_gb + 1)
+"""
+
+
+def test_a_self_check_left_out_for_memory_is_done_once_there_is_enough(place):
+    words = place.words(model="trilinear")
+    words[words.index("--scale") + 1] = "1.4"
+    told = []
+    for before in (TOO_LITTLE_MEMORY, TOO_LITTLE_MEMORY, "", ""):
+        finished = run(words, before=before)
+        assert finished.code == 0
+        done = json.loads(next(place.out.rglob("*desc-record.json")).read_text())["self_check"]["done"]
+        told.append((done, "already done" in finished.text, "left out for want of memory" in finished.text))
+    assert told == [(False, False, False), (False, True, False), (True, False, True), (True, True, False)]
+
+
+BROKEN_GUARD = """
+    import bids_sr.interfaces.consistency as stage
+    def fail(*_):
+        raise ValueError("made for a test")
+    stage.acquired_support = fail
+"""
+
+
+def test_a_check_that_broke_off_is_tried_once_more_and_no_oftener(place, reference):
+    assert run(place.words(), before=BROKEN_GUARD).code == 0
+    second = run(place.words(), before=BROKEN_GUARD)
+    assert "restored again: a check broke off (departure from the scan) and is tried once more" in second.text
+    third = run(place.words())
+    assert "already done with the same input and options; a check broke off twice" in third.text
+    next(place.out.rglob("*desc-record.json")).unlink()
+    assert run(place.words()).code == 0
+    assert_same(place.out, reference.out)
 
 
 def test_work_of_another_model_is_not_reused(place, reference):

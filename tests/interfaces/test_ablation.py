@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nipype.interfaces.base import isdefined
+from nipype.pipeline.engine import Node
 
 from bids_sr.geometry import Grid
 from bids_sr.images import save_working
@@ -74,3 +75,16 @@ def test_a_failure_is_told_and_fails_nothing(given, tmp_path, monkeypatch):
     assert "Out of memory" in outputs.failure["reason"]
     assert outputs.volumes == []
     assert not isdefined(outputs.dwi_file)
+
+
+def test_a_failure_is_not_kept_by_the_work_folder(given, tmp_path, monkeypatch):
+    def node():
+        return Node(RestoreWithoutT1w(**given, bvec_file=tmp_path / "bvec", t1w=USED), "ablate", base_dir=tmp_path)
+
+    def fail(*_, **__):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bids_sr.interfaces.super_resolution.load_model", fail)
+        assert node().run().outputs.failure["failed"]
+    assert node().run().outputs.failure == {}

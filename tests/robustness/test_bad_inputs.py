@@ -251,11 +251,11 @@ DATASETS = [
 ]  # fmt: skip
 
 FOLDERS = [
-    Case("output is the input", "The output folder is the BIDS folder", words=("raw", "raw", "participant")),
-    Case("output among the raw data", "is inside the BIDS folder", words=("raw", "raw/out", "participant")),
-    Case("output in the input by a link", "is inside the BIDS folder", lambda made: (made.root.parent / "link").symlink_to(made.root / "sub-01"), words=("raw", "link", "participant")),
+    Case("output is the input", "The output folder is the input", words=("raw", "raw", "participant")),
+    Case("output among the raw data", "is inside the input", words=("raw", "raw/out", "participant")),
+    Case("output in the input by a link", "is inside the input", lambda made: (made.root.parent / "link").symlink_to(made.root / "sub-01"), words=("raw", "link", "participant")),
     Case("input inside the output", "is inside the output folder", words=("raw", ".", "participant")),
-    Case("work inside the input", "The work folder .* is inside the BIDS folder", options=(*SCALE, "-w", "raw/work")),
+    Case("work inside the input", "The work folder .* is inside the input", options=(*SCALE, "-w", "raw/work")),
     Case("work holds the output", "holds the dataset or the results", options=(*SCALE, "-w", ".")),
     Case("work is the output", "holds the dataset or the results", options=(*SCALE, "-w", "out")),
     Case("file for an output", "OUTPUT_DIR: .* cannot be written to", beside("out", ""), shown_dry=False),

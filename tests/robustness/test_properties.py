@@ -133,6 +133,7 @@ def test_b_vectors_go_to_the_world_and_back(affine):
 
 
 @FAST
+@example((1, 12, 1), affine_of((1.0, 8.0, 1.0), (0.21875, -53.0, 0.0), (0.0, 0.0, 0.0), (-1.0,) * 3, (2, 1, 0)))
 @given(shapes, affines)
 def test_a_written_grid_is_read_back_without_a_note(folder, shape, affine):
     file = folder / "grid.nii"

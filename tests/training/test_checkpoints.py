@@ -4,15 +4,16 @@ import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
 from bids_sr.errors import TrainingDataError
 from bids_sr.models.registry import load_model, read_card
-from bids_sr.training.checkpoints import checkpoints_in, find_checkpoint, requeued_checkpoint
-from bids_sr.training.run import train
+from bids_sr.training.checkpoints import checkpoints_in, difference, find_checkpoint, requeued_checkpoint
+from bids_sr.training.run import card_of, train
 from bids_sr.training.settings import Loss
-from tests.training.trainings import CPU, SCANS, SETTINGS, assert_equal, changed, trained
+from tests.training.trainings import CPU, SCANS, SETTINGS, assert_equal, changed, made_scan, trained
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,44 @@ def test_a_setting_that_came_later_keeps_no_training_from_going_on_unless_it_is_
 def test_a_checkpoint_of_other_scans_is_refused(finished, tmp_path):
     with pytest.raises(TrainingDataError, match="scans was"):
         train(*reversed(SCANS), SETTINGS, "tiny", tmp_path, CPU, resume=finished[0])
+
+
+SEEN, WATCHED = SCANS
+LIKE = dataclasses.replace(made_scan("sub-01", 0), levels=2 * SEEN[0].levels)
+
+
+@pytest.mark.parametrize(
+    ("scans", "validation", "problem"),
+    [
+        (SEEN, [made_scan("sub-03", 1)], r"validation_scans was \['sub-02'\], and is \['sub-03'\] now"),
+        (SEEN, [made_scan("sub-02", 2)], r"checksums\.sub-02 was"),
+        ([made_scan("sub-01", 3)], WATCHED, r"checksums\.sub-01 was"),
+        ([LIKE], WATCHED, r"checksums\.sub-01 was"),
+        ([dataclasses.replace(SEEN[0], voxel_sizes=np.full(3, 1.5))], WATCHED, r"range\.voxel_sizes was"),
+        ([dataclasses.replace(SEEN[0], t1w=np.ones((40, 40, 40), np.float16))], WATCHED, "scans_with_t1w was 0"),
+    ],
+)
+def test_a_checkpoint_of_other_data_under_the_same_names_is_refused(finished, tmp_path, scans, validation, problem):
+    with pytest.raises(TrainingDataError, match=problem):
+        train(scans, validation, SETTINGS, "tiny", tmp_path, CPU, resume=finished[0])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_card_of_an_earlier_version_or_without_validation_is_compared_as_far_as_it_tells(finished):
+    now = card_of("tiny", SETTINGS, *SCANS, CPU)
+    before = json.loads((finished[0] / "tiny.json").read_text())
+    assert difference(before, now) == difference(before, card_of("tiny", SETTINGS, SEEN, (), CPU)) == ""
+    assert difference(before, card_of("tiny", SETTINGS, [LIKE], (), CPU)).startswith("checksums.sub-01 was")
+    for key in ("range", "checksums", "validation_scans", "scans_with_t1w"):
+        del before["training"][key]
+    assert difference(before, now) == ""
+
+
+def test_a_model_that_a_resumed_training_did_not_begin_with_is_not_on_its_card(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    other = load_model(str(finished[0] / "tiny.json"), torch.device("cpu"))
+    assert_equal(trained(SETTINGS, folder, resume=folder, initial=other), finished[1])
+    assert "started_from" not in read_card(str(folder / "tiny.json")).training
 
 
 def test_the_best_weights_are_not_left_behind(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from bids_sr.errors import NotFourDimensionalError, OutOfMemoryError, ScaleTooLargeError, UnreadableImageError
 from bids_sr.models.registry import CUBIC
-from bids_sr.workflows.plan import opening_record
+from bids_sr.workflows.plan import opening_record, shown_gb
 
 
 def test_processors_folders_and_verbosity_do_not_change_the_fingerprint(make_plan, tmp_path):
@@ -34,6 +34,48 @@ def test_other_content_changes_the_fingerprint_and_a_touch_does_not(make_plan, s
     assert make_plan().fingerprint != before
 
 
+@pytest.mark.parametrize("options", [{"scale": (1.5,) * 3}, {"save_tensor": True}, {"model": "trilinear"}])
+def test_the_files_on_the_acquired_grid_are_the_same_at_all_resolutions(make_plan, options):
+    assert make_plan(options=options).shared == make_plan().shared
+
+
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        ({"b0_threshold": 20.0}, {"series", "t1w"}),
+        ({"random_seed": 1}, {"series", "t1w"}),
+        ({"sloppy": True}, {"t1w"}),
+    ],
+)
+def test_options_that_decide_the_files_on_the_acquired_grid_are_known(make_plan, options, changed):
+    before, after = make_plan().shared, make_plan(options=options).shared
+    assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_other_inputs_make_other_files_on_the_acquired_grid(make_plan, series):
+    before = make_plan().shared
+    without = make_plan(t1w=None).shared
+    assert without == {"series": before["series"]}
+    mask = series.dwi.with_name("sub-01_desc-brain_mask.nii.gz")
+    nib.Nifti1Image(np.ones((6, 5, 4), np.uint8), nib.load(series.dwi).affine).to_filename(mask)
+    assert make_plan(mask=mask).shared["series"] != before["series"]
+    assert opening_record(make_plan(), "")["shared"] == before
+    nib.Nifti1Image(np.full((5, 5, 5), 2, np.int16), np.eye(4)).to_filename(series.t1w)
+    after = make_plan().shared
+    assert (after["series"], after["t1w"] == before["t1w"]) == (before["series"], False)
+
+
+@pytest.mark.parametrize(
+    ("needed", "available"), [(0.61, 0.6), (0.649, 0.64), (12.34, 12.3), (1.0001, 1.0), (3.0, 1.0)]
+)
+def test_too_little_memory_reads_as_less_and_what_is_asked_for_is_enough(needed, available):
+    shown = shown_gb(needed, available)
+    assert f"{shown[0]:.1f}" != f"{shown[1]:.1f}"
+    assert shown[0] >= needed
+    assert shown[1] <= available
+    assert max(shown[0] - needed, available - shown[1]) < 0.1
+
+
 def test_the_record_names_inputs_by_uri_and_both_grids(make_plan):
     record = opening_record(make_plan(), "2026-01-01T00:00:00+00:00")
     assert record["inputs"]["dwi"] == "bids:raw:sub-01/dwi/sub-01_dwi.nii.gz"
@@ -55,6 +97,11 @@ def test_what_is_special_about_the_t1w_is_warned_of(make_plan, parts, options, w
     warnings = opening_record(make_plan(options=options, **parts), "")["warnings"]
     assert len(warnings) == 1
     assert words in warnings[0]
+
+
+@pytest.mark.parametrize("note", ["same session; one of 2 images", "of the subject, without a session"])
+def test_a_t1w_that_is_the_only_one_for_the_session_is_not_warned_of(make_plan, note):
+    assert opening_record(make_plan(t1w_note=note), "")["warnings"] == []
 
 
 GUIDED = dataclasses.replace(CUBIC, name="guided", inputs=("volume", "t1w"))
