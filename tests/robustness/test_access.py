@@ -114,13 +114,14 @@ def test_a_link_in_the_output_is_replaced_and_not_followed(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     Made(tmp_path / "raw").mixed()
     precious = tmp_path / "precious.txt"
-    precious.write_text("mine")
+    mine = '{"Name": "mine", "GeneratedBy": [{"Name": "bids_sr"}]}'
+    precious.write_text(mine)
     place = tmp_path / "out" / "sub-01" / "dwi" / "sub-01_res-1_desc-sr_dwi.json"
     place.parent.mkdir(parents=True)
     place.symlink_to(precious)
     (tmp_path / "out" / "dataset_description.json").symlink_to(precious)
     assert main(["raw", "out", "participant", *OPTIONS, "--no-t1w"]) == 0
-    assert precious.read_text() == "mine"
+    assert precious.read_text() == mine
     assert not place.is_symlink()
     assert not (tmp_path / "out" / "dataset_description.json").is_symlink()
 
