@@ -13,6 +13,7 @@ On a made scan (an ellipsoid of 1.4 litres in the field of view of a whole head,
 3. How the time grows with the number of volumes and of voxels asked for.
 4. Cubic interpolation of one volume to the same grid: ours, scipy's and DIPY's.
 
+With `--picture FILE` it draws which limit each part meets, of arithmetic or of memory (`benchmarks.roofline`).
 With `--device cuda` it tells the rates and times of a GPU, without the yardstick in registers.
 """
 
@@ -38,6 +39,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from benchmarks.processor import Peak
+from benchmarks.roofline import BytesMoved, Work, draw, memory_bandwidth
 from benchmarks.table_layout import markdown
 from bids_sr import __version__
 from bids_sr.geometry import Grid, points_in
@@ -141,6 +143,23 @@ def rates(subject: Subject) -> Times:
 def per_query(model: CsrDmri) -> float:
     """Multiply-adds of a query, those of the lookup not counted."""
     return multiply_adds(model.decoder) + (multiply_adds(model.filter) if model.filter is not None else 0)
+
+
+def parts(subject: Subject, found: Times) -> list[Work]:
+    """The parts that rates were measured of, with the operations that each does per byte of memory."""
+    channels = torch.rand(1, subject.n_channels, EDGE, EDGE, EDGE)
+    with BytesMoved() as moved:
+        subject.model.encode(channels, Lattice((0.0,) * 3, (0.5,) * 3))
+    encoding = 2 * EDGE**3 * multiply_adds(subject.model.encoder)
+    # Eight rows of features, the point and the value; what is between them stays in the cache.
+    asking = 4 * (8 * subject.model.kept + 3 + 1)
+    intensities = {
+        "matrix product": 2 * MATRIX / (3 * 4),
+        f"encoder ({subject.card.name})": encoding / moved.total,
+        f"queries ({subject.card.name})": 2 * per_query(subject.model) / asking,
+    }
+    rates_of = [statistics.median(values) for values in list(found.values())[1:]]
+    return [Work(*items, rate) for items, rate in zip(intensities.items(), rates_of, strict=True)]
 
 
 def rate_rows(found: Times) -> Iterable[Sequence[str]]:
@@ -280,22 +299,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--picture", type=Path, help="draw the limits of a processor to this file")
     options = parser.parse_args(argv)
     if options.device.type == "cuda" and not torch.cuda.is_available():
         print("No GPU was found; the rates of one cannot be measured here.", file=sys.stderr)
         return 2
     use_processors(options.threads)
+    works: list[Work] = []
+    peaks: list[float] = []
     for name in options.models:
         model, card = load_model(name, options.device)
         assert isinstance(model, CsrDmri), f"{name} is not a CSR-dMRI network"
         with torch.inference_mode():
-            print(report(Subject(model, card, options.device, options.threads, options.repeats)), flush=True)
+            subject = Subject(model, card, options.device, options.threads, options.repeats)
+            found = rates(subject)
+            print(report(subject, found), flush=True)
+            works += parts(subject, found) if options.device.type == "cpu" else []
+            peaks += next(iter(found.values()))
+    if options.picture is not None and works:
+        # The matrix product is the same for all networks.
+        named = {work.name: work for work in works}
+        draw(list(named.values()), statistics.median(peaks), memory_bandwidth(), options.picture)
     return 0
 
 
-def report(subject: Subject) -> str:
-    """All parts for one network."""
-    found = rates(subject)
+def report(subject: Subject, found: Times) -> str:
+    """All parts for one network, whose rates were found before."""
     return "\n\n".join([
         f"## {subject.card.name}", introduction(subject),
         markdown(("", "GFLOP/s", "of the first"), rate_rows(found)),

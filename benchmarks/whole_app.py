@@ -5,7 +5,7 @@
 
 Without a dataset, a scan of 65 volumes is made: smooth noise in an ellipsoid of 1.4 litres, in the field of view of a
 whole head, 112 x 112 x 70 voxels of 2 mm, without T1w. Options that it does not know are those of the command.
-Times of stages are what nipype writes of its nodes; memory is that of the largest process.
+Times of stages are those of the log, stages side by side count each; memory is that of the largest process.
 """
 
 from __future__ import annotations
@@ -50,13 +50,11 @@ def make_dataset(folder: Path) -> None:
     np.savetxt(scans / "sub-01_dwi.bvec", fsl_bvecs(directions, HEAD.affine), fmt="%.6f")
 
 
-def stages(work: Path) -> Iterator[tuple[str, float]]:
-    """Each node's name within its workflows, and its seconds."""
-    for report in work.rglob("_report/report.rst"):
-        text = report.read_text(encoding="utf-8")
-        name, duration = re.search(r"Hierarchy : (\S+)", text), re.search(r"\* duration : ([\d.]+)", text)
-        if name and duration:
-            yield name[1].split(".", 1)[-1], float(duration[1])
+def stages(logs: Path) -> Iterator[tuple[str, float]]:
+    """Each stage's name and its seconds, as the logs in a folder tell them."""
+    for log in logs.glob("*.log"):
+        for found in re.finditer(r": (\S+) took ([\d.]+) s$", log.read_text(encoding="utf-8"), re.MULTILINE):
+            yield found[1], float(found[2])
 
 
 def rows(found: Sequence[tuple[str, float]], wall: float) -> Iterator[Sequence[str]]:
@@ -85,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         wall = time.perf_counter() - began
         if status == 0:
             print(introduction(passed))
-            print(markdown(("stage", "seconds", "of the run"), rows(list(stages(work)), wall)))
+            print(markdown(("stage", "seconds", "of the run"), rows(list(stages(folder / "out" / "logs")), wall)))
             print(f"\nLargest process: {peak_gb():.2f} GB of 1024^3 bytes.")
     return status
 

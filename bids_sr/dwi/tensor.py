@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,8 +23,8 @@ SIGNAL_FLOOR = 1e-3
 #: Voxels fitted at a time: 20,000 voxels x 65 volumes need less than 60 MB; smaller and larger chunks are slower.
 CHUNK = 20_000
 
-#: Bytes read from the series at a time.
-_READ_BYTES = 256 * 2**20
+#: Bytes read from the series at a time, and bytes of signals that are held while they are fitted.
+_READ_BYTES, HELD_BYTES = 256 * 2**20, 2**30
 
 
 @dataclass(frozen=True)
@@ -156,37 +156,78 @@ def _fitted(
     """The fit of each voxel of the mask, (voxels, `n_columns`), the first of those that `_fitter` tells of."""
     volumes = volumes_for_tensor(gradients, b0_threshold)
     used = gradients.subset(volumes)
-    signals = masked_signals(data, volumes, mask)
-    floor = signal_floor(signals[:, is_b0(used.bvals, b0_threshold)])
+    values = np.zeros((int(mask.sum()), n_columns), dtype=np.float32)
+    floor = signal_floor(masked_signals(data, volumes[is_b0(used.bvals, b0_threshold)], mask))
     if floor == 0:
-        return np.zeros((len(signals), n_columns), dtype=np.float32)
+        return values
     fit = _fitter(used, b0_threshold, method, floor)
-    chunks = (signals[start : start + CHUNK] for start in range(0, len(signals), CHUNK))
-    return np.concatenate([_or_zero(fit, chunk, floor)[:, :n_columns].copy() for chunk in chunks])
+    for slab in slabs(mask, len(volumes)):
+        signals = masked_signals(data, volumes, mask, slab.planes)
+        chunks = (signals[start : start + CHUNK] for start in range(0, len(signals), CHUNK))
+        values[slab.voxels] = np.concatenate([_or_zero(fit, chunk, floor)[:, :n_columns] for chunk in chunks])
+    return values
 
 
-def masked_signals(data: Series, volumes: NDArray[np.integer], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+@dataclass(frozen=True)
+class Slab:
+    """Some planes of a grid.
+
+    Attributes
+    ----------
+    planes : slice
+        Along the last axis, along which a file that is not compressed is read without gaps.
+    voxels : ndarray of bool, (n_voxels,)
+        Those of the mask's voxels that lie in them.
+    """
+
+    planes: slice
+    voxels: NDArray[np.bool_]
+
+
+def slabs(mask: NDArray[np.bool_], n_volumes: int) -> Iterator[Slab]:
+    """The planes of a mask in parts, whose signals take `HELD_BYTES` where a plane takes less."""
+    per_plane = np.cumsum(4 * n_volumes * mask.sum(axis=(0, 1)))
+    numbers = np.broadcast_to(np.arange(mask.shape[2]), mask.shape)[mask]
+    start = 0
+    while start < mask.shape[2]:
+        before = per_plane[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(per_plane, before + HELD_BYTES, side="right")))
+        voxels = (numbers >= start) & (numbers < stop)
+        if voxels.any():
+            yield Slab(slice(start, stop), voxels)
+        start = stop
+
+
+def masked_signals(
+    data: Series, volumes: NDArray[np.integer], mask: NDArray[np.bool_], planes: slice = slice(None)
+) -> NDArray[np.float32]:
     """Signals of the chosen `volumes` in the mask, (n_voxels, n_volumes); what is not finite becomes 0.
 
     Reads a bounded stretch of volumes at a time, in order: a compressed file is unpacked from its start at each read.
+    With `planes` of the last axis, those alone.
     """
-    signals = np.empty((int(mask.sum()), len(volumes)), dtype=np.float32)
-    at_once = max(1, _READ_BYTES // (8 * mask.size))
+    part = mask[..., planes]
+    signals = np.empty((int(part.sum()), len(volumes)), dtype=np.float32)
+    at_once = max(1, _READ_BYTES // (8 * part.size))
     columns = np.arange(len(volumes))
     while len(columns):
         first = int(volumes[columns[0]])
         batch = columns[volumes[columns] < first + at_once]
-        block = data[..., first : int(volumes[batch[-1]]) + 1]
+        block = data[:, :, planes, first : int(volumes[batch[-1]]) + 1]
         for column in batch:
-            signals[:, column] = block[..., int(volumes[column]) - first][mask]
+            signals[:, column] = block[..., int(volumes[column]) - first][part]
         columns = columns[len(batch) :]
     return np.nan_to_num(signals, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def signal_floor(b0_signals: NDArray[np.float32]) -> float:
-    """What signals are raised to: `SIGNAL_FLOOR` of the median of the positive b0 signals; 0 where there are none."""
+    """What signals are raised to: `SIGNAL_FLOOR` of the median of the positive b0 signals; 0 where there are none.
+
+    It has a logarithm in single precision, whatever the unit of the signals.
+    """
     positive = b0_signals[b0_signals > 0]
-    return SIGNAL_FLOOR * float(np.median(positive)) if positive.size else 0.0
+    least = float(np.finfo(np.float32).tiny)
+    return max(SIGNAL_FLOOR * float(np.median(positive)), least) if positive.size else 0.0
 
 
 def _fitter(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bids_sr.dwi.b0 import Series
 from bids_sr.dwi.gradients import Gradients, dipy_table, is_b0
-from bids_sr.dwi.tensor import CHUNK, masked_signals, signal_floor, volumes_for_tensor, weighted_system
+from bids_sr.dwi.tensor import CHUNK, masked_signals, signal_floor, slabs, volumes_for_tensor, weighted_system
 
 #: Tensors drawn in each voxel: the deviations they give are within 11 % of their limit (one standard deviation).
 N_SAMPLES = 40
@@ -60,19 +60,22 @@ def tensor_deviations(
     volumes = volumes_for_tensor(gradients, b0_threshold)
     used = gradients.subset(volumes)
     is_unweighted = is_b0(used.bvals, b0_threshold)
-    signals, spreads = (masked_signals(series, volumes, mask) for series in (data, deviations))
-    floor = signal_floor(signals[:, is_unweighted])
-    values = np.zeros((len(signals), 2), np.float32)
+    floor = signal_floor(masked_signals(data, volumes[is_unweighted], mask))
+    values = np.zeros((int(mask.sum()), 2), np.float32)
     if floor > 0:
         from dipy.reconst.dti import TensorModel
 
         design = TensorModel(dipy_table(used, b0_threshold)).design_matrix
-        for start in range(0, len(signals), CHUNK):
-            part = slice(start, start + CHUNK)
-            kept = np.maximum(signals[part], floor)
-            ratios = np.minimum(spreads[part] / kept, LARGEST_RATIO)
-            elements, roots = _tensors(design, kept, ratios, is_unweighted, shared)
-            values[part] = _deviations(elements, roots, random)
+        for slab in slabs(mask, 2 * len(volumes)):
+            signals, spreads = (masked_signals(series, volumes, mask, slab.planes) for series in (data, deviations))
+            found = np.empty((len(signals), 2), np.float32)
+            for start in range(0, len(signals), CHUNK):
+                part = slice(start, start + CHUNK)
+                kept = np.maximum(signals[part], floor)
+                ratios = np.minimum(spreads[part] / kept, LARGEST_RATIO)
+                elements, roots = _tensors(design, kept, ratios, is_unweighted, shared)
+                found[part] = _deviations(elements, roots, random)
+            values[slab.voxels] = found
     fa, md = (np.zeros(mask.shape, np.float32) for _ in range(2))
     fa[mask], md[mask] = values.T
     return TensorDeviations(fa, md)

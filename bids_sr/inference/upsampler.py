@@ -27,7 +27,7 @@ from bids_sr.geometry import Grid, cell_in, from_canonical, points_in, sizes_tex
 from bids_sr.inference.fitting import FitLog, fitted
 from bids_sr.models.base import SUBPOSITIONS, Encoded, GuidedModel, Lattice, RestorationModel, Signal, UncertainModel
 from bids_sr.models.fitting import FittableModel, Scan
-from bids_sr.models.interpolation import cubic_on_grid
+from bids_sr.models.interpolation import CubicSpline, cubic_on_grid
 from bids_sr.models.registry import ModelCard
 
 Item = TypeVar("Item")
@@ -240,6 +240,13 @@ def restore_volumes(
     data, mask, source = _CanonicalSeries(data, acquired), to_canonical(mask, acquired), source.canonical
     t1w = None if t1w is None else to_canonical(t1w, acquired)
     context = shell_context(data, bvals, mask, b0_threshold)
+    wanted = range(data.shape[3]) if volumes is None else volumes
+    if type(model) is CubicSpline:
+        # It gives in the brain what every model gives outside it.
+        for index in wanted:
+            volume = cubic_on_grid(np.asarray(data[..., index], dtype=np.float32), source, target)
+            yield from_canonical(np.maximum(volume, 0), stored.affine)
+        return
     normalization = make_normalization(signal.normalization, context.levels, context.means[0], mask)
     plan = plan_restoration(mask, source, target, model.radius, inside_only=normalization.divides_by_b0)
     context, brain, anatomy = context.cropped(plan.box), mask[plan.box], None if t1w is None else t1w[plan.box]
@@ -263,13 +270,13 @@ def restore_volumes(
         result[0] = cubic_on_grid(volume, source, target)
         return index, inputs.sources(index, volume), result
 
-    asked = map(interpolated, range(data.shape[3]) if volumes is None else volumes)
+    asked = map(interpolated, wanted)
     # A GPU computes while the processor reads and interpolates the next volume; a processor does one thing at a time.
     for index, sources, result in asked if device.type == "cpu" else ahead(asked):
         result[:, plan.voxels] = restore(sources, b0) * context.level(index)
         np.maximum(result, 0, out=result)
-        volume = from_canonical(np.moveaxis(result, 0, -1), stored.affine)
-        yield np.moveaxis(volume, -1, 0) if deviations else volume[..., 0]
+        restored = from_canonical(np.moveaxis(result, 0, -1), stored.affine)
+        yield np.moveaxis(restored, -1, 0) if deviations else restored[..., 0]
 
 
 class _CanonicalSeries:

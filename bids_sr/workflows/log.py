@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from nipype.pipeline.engine import Node
 from bids_sr.config import Config
 
 logger = logging.getLogger("bids_sr")
-#: Goes to the file only: tracebacks, which the terminal shows with -v.
+#: Goes to the file only: how long each stage took, and tracebacks, which the terminal shows with -v.
 file_logger = logging.getLogger("bids_sr_file")
 
 STAGES = {
@@ -86,7 +87,7 @@ def log_file(config: Config) -> Iterator[Path]:
 
 
 class StageMonitor:
-    """What nipype tells of its nodes: shown as it happens, failures kept.
+    """What nipype tells of its nodes: shown as it happens, durations noted in the log, failures kept.
 
     Parameters
     ----------
@@ -100,12 +101,18 @@ class StageMonitor:
         self.labels = labels
         self.check_signals = check_signals
         self.failed: list[Node] = []
+        self._began: dict[str, float] = {}
 
     def __call__(self, node: Node, status: str) -> None:
         """Take note of a node that starts, ends or fails; nipype calls this."""
         name = f"{node._hierarchy}.{node.name}"
         if status == "start":
+            self._began[name] = time.monotonic()
             self._tell(node, name)
+        elif status == "end" and name in self._began:
+            took = time.monotonic() - self._began.pop(name)
+            stage = name.split(".", 2)[-1]
+            file_logger.info("%s: %s took %.1f s", self.labels[series_of(node)], stage, took)
         elif status == "exception":
             self.failed.append(node)
         self.check_signals()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bids_sr.dwi.tensor import HELD_BYTES
 from bids_sr.evaluation.ablation import MOST_WEIGHTED
 from bids_sr.workflows.plan import SeriesPlan
 
@@ -30,12 +31,13 @@ def registration_gb(t1w_shape: tuple[int, int, int]) -> float:
 
 
 def fit_gb(shape: tuple[int, int, int], n_volumes: int, keeps_tensor: bool = False) -> float:
-    """Signals of the brain, the stretch of volumes being read, seven maps twice and the colours; the tensor if kept.
+    """Signals of a part of the brain, the stretch of volumes being read, seven maps twice and the colours.
 
-    The tensor's 18 volumes on the grid, and of each voxel of the brain what they are turned from.
+    If the tensor is kept, its 18 volumes on the grid, and of each voxel of the brain what they are turned from.
     """
     tensor = 18 + BRAIN_FRACTION * 50 if keeps_tensor else 0.0
-    return PROCESS_GB + 0.5 + volumes_gb(shape, BRAIN_FRACTION * n_volumes + 20 + tensor)
+    signals = min(volumes_gb(shape, BRAIN_FRACTION * n_volumes), HELD_BYTES / GIGABYTE)
+    return PROCESS_GB + 0.5 + signals + volumes_gb(shape, 20 + tensor)
 
 
 def average_gb(plan: SeriesPlan) -> float:

@@ -32,9 +32,20 @@ def test_features_looked_up_as_others_do_give_the_same_values(subject):
 @torch.inference_mode()
 def test_every_part_is_measured(subject, monkeypatch):
     monkeypatch.setattr(speed, "exponents", lambda subject: [])
-    found = speed.report(subject)
+    found = speed.report(subject, speed.rates(subject))
     for part in ("multiply-adds in registers", "encoder", "queries", "loop of ArSSR", "fair version", "dipy"):
         assert part in found
+
+
+@torch.inference_mode()
+def test_parts_do_more_operations_per_byte_the_more_stays_in_the_cache(subject):
+    found = {name: [1e9] for name in ("peak", "product", "encoder", "queries")}
+    product, encoder, queries = speed.parts(subject, found)
+    assert product.intensity == pytest.approx(speed.MATRIX / 6)
+    # Read once and written once, the encoder's maps alone would be this much at the most.
+    assert 1 < encoder.intensity < 2 * speed.multiply_adds(subject.model.encoder) / (4 * subject.model.kept)
+    assert queries.rate == 1e9
+    assert 10 < queries.intensity < 100
 
 
 def test_a_power_is_found():

@@ -1,23 +1,19 @@
-"""The stages of a run are read from what nipype wrote of its nodes."""
+"""The stages of a run are read from its log."""
 
 import pytest
 
 from benchmarks.whole_app import rows, stages
 
-REPORT = """Node: a (restore)
- Hierarchy : sr.sub_01.restore
- Exec ID : restore
-* duration : 12.5
+LOG = """2026-01-01 00:00:00,000 INFO bids_sr: sub-01: restoring the series
+2026-01-01 00:00:12,500 INFO bids_sr_file: sub-01: super_resolution.restore took 12.5 s
+2026-01-01 00:00:13,000 INFO nipype.workflow: a: b took 3 s or so
 """
 
 
 def test_stages_are_read(tmp_path):
-    folder = tmp_path / "a" / "_report"
-    folder.mkdir(parents=True)
-    (folder / "report.rst").write_text(REPORT)
-    (tmp_path / "b" / "_report").mkdir(parents=True)
-    (tmp_path / "b" / "_report" / "report.rst").write_text("Hierarchy : sr.sub_01.not_yet_run\n")
-    assert list(stages(tmp_path)) == [("sub_01.restore", 12.5)]
+    (tmp_path / "20260101.log").write_text(LOG)
+    (tmp_path / "20260101.toml").write_text("a: b took 1.0 s")
+    assert list(stages(tmp_path)) == [("super_resolution.restore", 12.5)]
 
 
 def test_nothing_of_the_run_is_left_out():

@@ -7,8 +7,9 @@ import tracemalloc
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
 
 from bids_sr.dwi import tensor
@@ -19,6 +20,8 @@ from bids_sr.dwi.tensor import (
     colour_fa,
     fit_tensor,
     fit_tensor_elements,
+    masked_signals,
+    slabs,
     volumes_for_tensor,
     world_rotation,
 )
@@ -91,6 +94,7 @@ values_of_all_kinds = st.one_of(st.floats(-1e3, 1e6, width=32), st.sampled_from(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(values_of_all_kinds, min_size=21, max_size=21), min_size=1, max_size=4))
+@example([[1e-45] + [0.0] * 20])
 def test_maps_are_finite_whatever_the_signals(rows):
     maps = fit_columns(np.array(rows, dtype=np.float32), one_shell())
     for name in ("fa", "md", "ad", "rd", "v1"):
@@ -156,7 +160,7 @@ def test_any_volumes_are_read_in_bounded_stretches():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tensor, "_READ_BYTES", 8 * mask.size * 4)
-        found = tensor.masked_signals(Stretches(), volumes, mask)
+        found = masked_signals(Stretches(), volumes, mask)
     np.testing.assert_array_equal(found, data[mask][:, volumes])
     assert read == [2, 3, 1]
 
@@ -167,6 +171,31 @@ def test_chunks_do_not_show(monkeypatch):
     monkeypatch.setattr(tensor, "CHUNK", 7)
     monkeypatch.setattr(tensor, "_READ_BYTES", 1)
     np.testing.assert_allclose(fit_columns(values, one_shell()).fa, whole.fa, atol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(arrays(bool, (3, 2, 7)), st.integers(1, 400))
+def test_slabs_hold_each_voxel_of_the_mask_once_and_no_more_than_they_may(mask, held):
+    n_volumes = 5
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensor, "HELD_BYTES", held)
+        found = list(slabs(mask, n_volumes))
+    data = np.random.default_rng(0).random((*mask.shape, n_volumes)).astype(np.float32)
+    signals = np.zeros((int(mask.sum()), n_volumes), np.float32)
+    for slab in found:
+        signals[slab.voxels] += masked_signals(data, np.arange(n_volumes), mask, slab.planes)
+        one_plane = slab.planes.stop == slab.planes.start + 1
+        assert one_plane or 4 * n_volumes * slab.voxels.sum() <= held
+    np.testing.assert_array_equal(signals, data[mask])
+
+
+def test_slabs_do_not_show(monkeypatch):
+    values = noisy_case(n=24).reshape(2, 3, 4, 21)
+    mask = np.random.default_rng(0).random((2, 3, 4)) < 0.7
+    whole = fit_tensor(values, one_shell(), 50, mask)
+    monkeypatch.setattr(tensor, "HELD_BYTES", 1)
+    assert len(list(slabs(mask, 21))) == 4
+    np.testing.assert_array_equal(fit_tensor(values, one_shell(), 50, mask).v1, whole.v1)
 
 
 def test_memory_is_that_of_the_masked_signals_and_some_chunks():
