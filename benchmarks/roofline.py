@@ -20,7 +20,8 @@ from torch.utils._pytree import tree_leaves
 COPIED = 2**27
 ROUNDS = 3
 SETTINGS: dict[str, Any] = {
-    "svg.hashsalt": "bids_sr", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False
+    "svg.hashsalt": "bids_sr", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9,
+    "axes.spines.top": False, "axes.spines.right": False,
 }  # fmt: skip
 
 

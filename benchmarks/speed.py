@@ -155,8 +155,8 @@ def parts(subject: Subject, found: Times) -> list[Work]:
     asking = 4 * (8 * subject.model.kept + 3 + 1)
     intensities = {
         "matrix product": 2 * MATRIX / (3 * 4),
-        f"encoder ({subject.card.name})": encoding / moved.total,
-        f"queries ({subject.card.name})": 2 * per_query(subject.model) / asking,
+        "encoder": encoding / moved.total,
+        "queries": 2 * per_query(subject.model) / asking,
     }
     rates_of = [statistics.median(values) for values in list(found.values())[1:]]
     return [Work(*items, rate) for items, rate in zip(intensities.items(), rates_of, strict=True)]
@@ -299,14 +299,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--picture", type=Path, help="draw the limits of a processor to this file")
+    parser.add_argument("--picture", type=Path, help="draw the limits of a processor to this file, for the first model")
     options = parser.parse_args(argv)
     if options.device.type == "cuda" and not torch.cuda.is_available():
         print("No GPU was found; the rates of one cannot be measured here.", file=sys.stderr)
         return 2
     use_processors(options.threads)
-    works: list[Work] = []
-    peaks: list[float] = []
     for name in options.models:
         model, card = load_model(name, options.device)
         assert isinstance(model, CsrDmri), f"{name} is not a CSR-dMRI network"
@@ -314,12 +312,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             subject = Subject(model, card, options.device, options.threads, options.repeats)
             found = rates(subject)
             print(report(subject, found), flush=True)
-            works += parts(subject, found) if options.device.type == "cpu" else []
-            peaks += next(iter(found.values()))
-    if options.picture is not None and works:
-        # The matrix product is the same for all networks.
-        named = {work.name: work for work in works}
-        draw(list(named.values()), statistics.median(peaks), memory_bandwidth(), options.picture)
+            if options.picture is not None and name == options.models[0] and options.device.type == "cpu":
+                peak = statistics.median(next(iter(found.values())))
+                draw(parts(subject, found), peak, memory_bandwidth(), options.picture)
     return 0
 
 

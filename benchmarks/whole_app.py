@@ -4,7 +4,8 @@
     python -m benchmarks.whole_app --dataset BIDS_DIR --participant-label elition --nprocs 2 --scale 2
 
 Without a dataset, a scan of 65 volumes is made: smooth noise in an ellipsoid of 1.4 litres, in the field of view of a
-whole head, 112 x 112 x 70 voxels of 2 mm, without T1w. Options that it does not know are those of the command.
+whole head, 112 x 112 x 70 voxels of 2 mm, without T1w; `--volumes` makes more or fewer. Options that it does not know
+are those of the command.
 Times of stages are those of the log, stages side by side count each; memory is that of the largest process.
 """
 
@@ -31,15 +32,15 @@ from benchmarks.table_layout import markdown
 from bids_sr import __version__
 from bids_sr.demo.acquisition import fsl_bvecs, gradient_scheme
 
-N_B0, N_DIRECTIONS = 5, 60
+N_VOLUMES, N_B0 = 65, 5
 #: Nodes that take less than this part of the run are put together.
 LEAST_SHARE = 0.01
 
 
-def make_dataset(folder: Path) -> None:
+def make_dataset(folder: Path, n_volumes: int) -> None:
     """Write the made scan as a BIDS dataset."""
-    data, _, mask = made_scan(HEAD, N_B0 + N_DIRECTIONS)
-    bvals, directions = gradient_scheme(N_B0, N_DIRECTIONS, 1000.0)
+    data, _, mask = made_scan(HEAD, n_volumes)
+    bvals, directions = gradient_scheme(N_B0, n_volumes - N_B0, 1000.0)
     # Bright inside and weighted, so that a mask is found and a tensor fits.
     data = (data + 500) * mask[..., None] * np.where(bvals > 0, 0.4, 1.0).astype(np.float32)
     scans = folder / "sub-01" / "dwi"
@@ -71,29 +72,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run, and print Markdown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dataset", type=Path, help="a BIDS dataset instead of the made one")
+    parser.add_argument("--volumes", type=int, default=N_VOLUMES, help="of the made scan")
     options, passed = parser.parse_known_args(argv)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.dataset is None:
-            make_dataset(folder / "made")
+            make_dataset(folder / "made", options.volumes)
         dataset, work = options.dataset or folder / "made", folder / "work"
-        command = [sys.executable, "-m", "bids_sr", dataset, folder / "out", "participant", "-w", work, *passed]
+        parts = [sys.executable, "-m", "bids_sr", dataset, folder / "out", "participant", "-w", work, *passed]
+        command = [str(part) for part in parts]
+        told = subprocess.run([*command, "--dry-run"], check=False, capture_output=True, text=True).stdout
         began = time.perf_counter()
-        status = subprocess.run([str(part) for part in command], check=False).returncode
+        status = subprocess.run(command, check=False).returncode
         wall = time.perf_counter() - began
         if status == 0:
-            print(introduction(passed))
+            scan = f"made scan of {options.volumes} volumes" if options.dataset is None else options.dataset.name
+            print(introduction(scan, passed))
             print(markdown(("stage", "seconds", "of the run"), rows(list(stages(folder / "out" / "logs")), wall)))
-            print(f"\nLargest process: {peak_gb():.2f} GB of 1024^3 bytes.")
+            print(f"\nLargest process: {peak_gb():.2f} GB of 1024^3 bytes; the dry run told {told_gb(told):.1f} GB.")
     return status
 
 
-def introduction(passed: Sequence[str]) -> str:
+def introduction(scan: str, passed: Sequence[str]) -> str:
     """What was run, on what; stages that run side by side add up to more than the run."""
     return (
         f"bids_sr {__version__}, torch {torch.__version__}, {processor_name()}, {date.today()}; "
-        f"options: {' '.join(passed) or 'none'}.\n"
+        f"{scan}; options: {' '.join(passed) or 'none'}.\n"
     )
+
+
+def told_gb(dry_run: str) -> float:
+    """The most memory that a dry run tells of a series."""
+    return max(float(size) for size in re.findall(r"([\d.]+) GB$", dry_run, re.MULTILINE))
 
 
 def peak_gb() -> float:

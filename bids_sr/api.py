@@ -25,6 +25,7 @@ from bids_sr.dwi.t1w import T1wImage
 from bids_sr.errors import ConfigurationError, EmptyMaskError, GradientFileError
 from bids_sr.geometry import Grid, target_grid
 from bids_sr.headers import check_series, check_volume, open_image, place_notes, read_voxels, slice_notes
+from bids_sr.images import as_volume
 from bids_sr.inference.device import resolve_device
 from bids_sr.inference.fitting import FitLog
 from bids_sr.inference.shown_t1w import ShownT1w, show_t1w
@@ -299,7 +300,7 @@ def _brain(mask: ImageLike | None, b0: NDArray[np.float32], grid: Grid) -> NDArr
     image, name = _open(mask, "the mask")
     check_volume(image, name, "brain mask")
     check_mask_grid(Grid.of(image), grid, name)
-    brain = np.asarray(read_voxels(image, name) > 0.5)
+    brain = as_volume(np.asarray(read_voxels(image, name) > 0.5))
     if not brain.any():
         raise EmptyMaskError(image=name, reason="it holds no voxel")
     return brain
@@ -311,7 +312,7 @@ def _place_t1w(
     """The T1w in the world of the series."""
     image, name = _open(t1w, "the T1w")
     check_volume(image, name, "T1w image")
-    voxels, grid = np.asarray(read_voxels(image, name), dtype=np.float32), Grid.of(image)
+    voxels, grid = as_volume(np.asarray(read_voxels(image, name), dtype=np.float32)), Grid.of(image)
     notes = (*place_notes(image, name), *slice_notes(image))
     if aligned:
         return _PlacedT1w(T1wImage(voxels, grid), image, {}, notes)

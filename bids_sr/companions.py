@@ -15,7 +15,7 @@ from bids_sr.dwi.t1w import T1wImage
 from bids_sr.dwi.trust import NO_T1W, distrust
 from bids_sr.errors import EmptyMaskError, T1wRegistrationError
 from bids_sr.geometry import Grid
-from bids_sr.images import load_array, load_grid, load_mask
+from bids_sr.images import load_grid, load_mask, load_volume
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def placed_t1w(series: DwiSeries, b0: NDArray[np.float32], grid: Grid, mask: NDA
     """
     if series.t1w is None:
         return PlacedT1w(None, reason=NO_T1W)
-    voxels, own = load_array(series.t1w), load_grid(series.t1w)
+    voxels, own = load_volume(series.t1w), load_grid(series.t1w)
     if series.t1w_is_aligned:
         return PlacedT1w(T1wImage(voxels, own))
     try:

@@ -119,11 +119,11 @@ def check_volume(image: Any, name: Path | str, what: str) -> None:
     Raises
     ------
     NotThreeDimensionalError
-        If it has another number of axes.
+        If it has another number of axes; those after the third may have one entry.
     UnreadableImageError, VoxelTypeError, VoxelSizeError, PlaceError
         See `check_image` and `check_place`.
     """
-    if len(image.shape) != 3:
+    if len(image.shape) < 3 or math.prod(image.shape[3:]) != 1:
         raise NotThreeDimensionalError(path=name, what=what, shape=image.shape)
     check_image(image, name)
     check_place(image, name)

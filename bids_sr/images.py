@@ -20,9 +20,19 @@ def load_array(file: str | Path) -> NDArray[np.float32]:
     return np.asarray(_voxels(file), dtype=np.float32)
 
 
+def load_volume(file: str | Path) -> NDArray[np.float32]:
+    """A single volume as (x, y, z) float32."""
+    return as_volume(load_array(file))
+
+
 def load_mask(file: str | Path) -> NDArray[np.bool_]:
     """A mask image as (x, y, z) bool."""
-    return np.asarray(_voxels(file) > 0.5)
+    return as_volume(np.asarray(_voxels(file) > 0.5))
+
+
+def as_volume(voxels: NDArray[Any]) -> NDArray[Any]:
+    """The voxels of a single volume as (x, y, z); some converters write a fourth axis of one entry."""
+    return voxels.reshape(voxels.shape[:3])
 
 
 def _voxels(file: str | Path) -> NDArray[Any]:

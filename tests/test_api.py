@@ -141,7 +141,7 @@ def emptied(data):
 REFUSED = [
     (lambda data: (data * np.exp(0.8j)).astype(np.complex64), VoxelTypeError, "complex numbers"),
     (colours, VoxelTypeError, "colours"),
-    (lambda data: data[..., None], (NotThreeDimensionalError, NotFourDimensionalError), "shape"),
+    (lambda data: np.stack([data, data], axis=-1), (NotThreeDimensionalError, NotFourDimensionalError), "shape"),
     (lambda data: data[:0], UnreadableImageError, "shape"),
 ]
 
@@ -164,6 +164,15 @@ def test_images_of_another_kind_are_refused_as_the_command_does(
     assert ("file.nii" if stored else {"dwi": "the series", "mask": "the mask", "t1w": "the T1w"}[which]) in str(
         refused.value
     )
+
+
+def test_a_volume_may_have_a_fourth_axis_of_one_entry(scan, mask, tmp_path):
+    card, t1w = save_tiny_model(tmp_path, ("volume", "b0"), "b0", guided=True), with_voxels(mask, np.float32)
+    plain = restore(scan, mask=mask, t1w=t1w, t1w_is_aligned=True, model=card)
+    longer = [with_voxels(image, lambda data: data[..., None]) for image in (mask, t1w)]
+    result = restore(scan, mask=longer[0], t1w=longer[1], t1w_is_aligned=True, model=card)
+    assert result.t1w_used
+    np.testing.assert_array_equal(result.dwi.get_fdata(), plain.dwi.get_fdata())
 
 
 @pytest.mark.parametrize(

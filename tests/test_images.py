@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bids_sr.errors import UnreadableImageError
-from bids_sr.images import load_array, load_grid, load_mask, save_working
+from bids_sr.images import load_array, load_grid, load_mask, load_volume, save_working
 
 AFFINE = np.array([[0, -2.0, 0, 7], [1.5, 0, 0, -3], [0, 0, 2.5, 11], [0, 0, 0, 1]])
 
@@ -24,6 +24,14 @@ def test_a_mask_is_true_where_it_is_one(tmp_path):
     file = save_working(mask, AFFINE, tmp_path, "mask")
     np.testing.assert_array_equal(load_mask(file), mask)
     assert nib.load(file).get_data_dtype() == np.uint8
+
+
+def test_a_fourth_axis_of_one_entry_is_none(tmp_path):
+    data = np.random.default_rng(0).random((4, 3, 2)).astype(np.float32)
+    file = tmp_path / "volume.nii.gz"
+    nib.Nifti1Image(data[..., None], AFFINE).to_filename(file)
+    np.testing.assert_array_equal(load_volume(file), data)
+    np.testing.assert_array_equal(load_mask(file), data > 0.5)
 
 
 def test_a_damaged_image_is_the_users_error(tmp_path):

@@ -12,7 +12,7 @@ from nipype.interfaces.base import File, InputMultiObject, isdefined, traits
 
 from bids_sr.dwi.comparison import compare, tissue_classes
 from bids_sr.dwi.t1w import t1w_on_grid
-from bids_sr.images import load_array, load_grid, load_mask, save_working
+from bids_sr.images import load_array, load_grid, load_mask, load_volume, save_working
 from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
 from bids_sr.interfaces.tensor import load_maps
 
@@ -42,7 +42,7 @@ class CompareTensors(CoreInterface):
         mask = load_mask(self.inputs.mask_file)
         acquired = load_maps(self.inputs.acquired_maps)
         file = self.inputs.t1w_file
-        t1w = t1w_on_grid(load_array(file), load_grid(file), grid) if isdefined(file) else None
+        t1w = t1w_on_grid(load_volume(file), load_grid(file), grid) if isdefined(file) else None
         tissues = tissue_classes(acquired.fa, acquired.md, load_array(self.inputs.b0_file), mask, t1w)
         restored = {"cubic": load_maps(self.inputs.cubic_maps), "sr": load_maps(self.inputs.sr_maps)}
         tissue_file = save_working(tissues, grid.affine, folder, "tissues")

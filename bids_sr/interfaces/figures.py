@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bids_sr.dwi.b0 import mean_b0
 from bids_sr.dwi.gradients import Gradients, read_gradients, shells
-from bids_sr.images import load_array, load_mask
+from bids_sr.images import load_mask, load_volume
 from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
 from bids_sr.interfaces.tensor import load_maps
 from bids_sr.reports.figures import Anatomy, Panel, save_series_figures
@@ -88,4 +88,4 @@ def volume_to_show(gradients: Gradients, b0_threshold: float) -> int:
 def load_anatomy(file: str) -> Anatomy:
     """The T1w image with its affine."""
     affine: NDArray[np.float64] = nib.load(file).affine
-    return Anatomy(load_array(file), affine)
+    return Anatomy(load_volume(file), affine)

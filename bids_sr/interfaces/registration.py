@@ -11,7 +11,7 @@ import numpy as np
 from nipype.interfaces.base import File, traits
 
 from bids_sr.dwi.registration import register_rigid
-from bids_sr.images import load_array, load_mask, save_working
+from bids_sr.images import load_array, load_mask, load_volume, save_working
 from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
 
 
@@ -37,7 +37,7 @@ class RegisterT1w(CoreInterface):
 
     def _execute(self, folder: Path) -> Mapping[str, Any]:
         b0, t1w = nib.load(self.inputs.b0_file), nib.load(self.inputs.t1w_file)
-        voxels = load_array(self.inputs.t1w_file)
+        voxels = load_volume(self.inputs.t1w_file)
         found = register_rigid(
             load_array(self.inputs.b0_file),
             b0.affine,

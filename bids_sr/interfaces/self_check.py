@@ -18,7 +18,7 @@ from bids_sr.dwi.t1w import T1wImage, t1w_channel
 from bids_sr.evaluation.benchmark import Degraded, Reference
 from bids_sr.evaluation.self_check import SelfCheck, self_check, verdict, volumes_to_check
 from bids_sr.geometry import Grid
-from bids_sr.images import load_array, load_grid, load_mask
+from bids_sr.images import load_grid, load_mask, load_volume
 from bids_sr.inference.device import resolve_device, use_processors
 from bids_sr.inference.upsampler import restore_volumes
 from bids_sr.interfaces.core import CoreInputSpec, CoreInterface, CoreOutputSpec
@@ -118,7 +118,7 @@ class RunSelfCheck(CoreInterface):
         used = isdefined(self.inputs.t1w) and self.inputs.t1w.get("used", False)
         if not used or not isdefined(self.inputs.t1w_file):
             return None
-        return T1wImage(load_array(self.inputs.t1w_file), load_grid(self.inputs.t1w_file))
+        return T1wImage(load_volume(self.inputs.t1w_file), load_grid(self.inputs.t1w_file))
 
     def _part(self, check: SelfCheck, volumes: NDArray[np.int64]) -> dict[str, Any]:
         """The check as the record keeps it, with its pictures drawn."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bids_sr.dwi.gradients import read_bvals
 from bids_sr.dwi.t1w import T1wImage
 from bids_sr.geometry import Grid
-from bids_sr.images import load_array, load_grid, load_mask
+from bids_sr.images import load_grid, load_mask, load_volume
 from bids_sr.inference.device import resolve_device, use_processors
 from bids_sr.inference.fitting import FitLog
 from bids_sr.inference.shown_t1w import ShownT1w, show_t1w
@@ -108,7 +108,7 @@ class Restore(CoreInterface):
     def _t1w(self, grid: Grid, mask: NDArray[np.bool_]) -> ShownT1w:
         """The T1w as the model is to see it; that it cannot is said at once."""
         file = self.inputs.t1w_file if isdefined(self.inputs.t1w_file) else None
-        image = None if file is None else T1wImage(load_array(file), load_grid(file))
+        image = None if file is None else T1wImage(load_volume(file), load_grid(file))
         registration = self.inputs.registration if isdefined(self.inputs.registration) else {}
         shown = show_t1w(image, registration, grid, mask)
         for warning in stage_warnings({"t1w": shown.record}):
