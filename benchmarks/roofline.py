@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -103,6 +104,9 @@ def draw(works: Sequence[Work], peak: float, bandwidth: float, file: Path) -> No
             axes.annotate(label, (work.intensity, work.rate / 1e9), (0, -14), **_BESIDE, ha="center")
         axes.set(xscale="log", yscale="log", xlabel="operations per byte of memory", ylabel="GFLOP/s")
         axes.set_ylim(top=1.5 * peak / 1e9)
+        axes.xaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
         figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
 
 

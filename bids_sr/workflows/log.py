@@ -72,6 +72,8 @@ def log_file(config: Config) -> Iterator[Path]:
     # The terminal gets our own lines only; nipype's, with its tracebacks, come with -v.
     nipype_logger.propagate = config.verbosity > 0
     file_logger.propagate = False
+    # What the terminal is told of (-q) does not change what the file holds.
+    file_logger.setLevel(logging.INFO)
     for one in (logger, file_logger):
         one.addHandler(handler)
     for one in nipype_logging.loggers.values():

@@ -20,7 +20,7 @@ def told(monkeypatch):
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
     monkeypatch.setattr(log.file_logger, "handlers", [handler])
-    monkeypatch.setattr(log.file_logger, "level", logging.INFO)
+    log.file_logger.setLevel(logging.INFO)
     return lines
 
 
