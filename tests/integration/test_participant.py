@@ -151,7 +151,7 @@ def test_logs_hold_the_options_and_no_crash(finished):
     names = sorted(path.suffix for path in (folder / "out" / "logs").iterdir())
     assert names == [".log", ".toml"]
     log = next((folder / "out" / "logs").glob("*.log")).read_text(encoding="utf-8")
-    assert re.search(r"sub-01: super_resolution\.restore took \d+\.\d s$", log, re.MULTILINE)
+    assert re.search(r"sub-01 ses-1: super_resolution\.restore took \d+\.\d s$", log, re.MULTILINE)
 
 
 def test_a_second_run_does_nothing(finished, dataset, capsys):
